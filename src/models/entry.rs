@@ -13,6 +13,12 @@ use super::model::{Capabilities, Model, ThinkingModes};
 /// Owners whose servers set `created` to the time of the request.
 const UNSTABLE_CREATED_OWNERS: &[&str] = &["llamacpp", "vllm", "sglang"];
 
+/// The longest id, in bytes: a path of a file is shorter. No longer one can be asked for.
+const MAX_ID_BYTES: usize = 1024;
+
+/// Entries of llama.cpp's second list that are looked through for each model; it has few.
+const MAX_OLLAMA_ENTRIES: usize = 1000;
+
 /// Members of a list that hold its entries, in order of precedence.
 pub(super) const LIST_MEMBERS: [&str; 2] = ["data", "models"];
 
@@ -27,11 +33,15 @@ pub(super) fn entries(list: &Value) -> Option<&[Value]> {
 pub(super) fn parse_model(entry: &Value, ollama_entries: &[Value]) -> Option<Model> {
     let text = |name: &str| entry[name].as_str().filter(|text| !text.is_empty());
     let id = text("id").or_else(|| text("key")).or_else(|| text("name"))?;
+    if id.len() > MAX_ID_BYTES {
+        return None;
+    }
     let owner = text("owned_by").unwrap_or_default();
     let created = entry["created"].as_u64().filter(|created| *created > 0);
     let meta = &entry["meta"];
+    let ollama_entries = ollama_entries.iter().take(MAX_OLLAMA_ENTRIES);
     let ollama_entry =
-        ollama_entries.iter().find(|other| other["name"] == id || other["model"] == id);
+        ollama_entries.into_iter().find(|other| other["name"] == id || other["model"] == id);
     let quantization = meta["ftype"].as_str().or_else(|| text("quantization"));
     Some(Model {
         id: id.to_owned(),
@@ -56,7 +66,8 @@ pub(super) fn parse_model(entry: &Value, ollama_entries: &[Value]) -> Option<Mod
 }
 
 fn strings(list: &Value) -> Vec<String> {
-    list.as_array().into_iter().flatten().filter_map(|it| it.as_str().map(str::to_owned)).collect()
+    let texts = list.as_array().into_iter().flatten().filter_map(Value::as_str);
+    texts.filter(|text| text.len() <= MAX_ID_BYTES).map(str::to_owned).collect()
 }
 
 /// The model family, as LM Studio and OpenRouter name it.

@@ -1,8 +1,8 @@
 //! Parses an upstream's model list.
 //!
 //! A list is an object with `data` or `models`, or an array. The upstream family is recognised from
-//! the list where possible. Never fetches anything. Invariant: an entry with an id is never dropped,
-//! and its original JSON text is kept for `/v1/models`.
+//! the list where possible. Never fetches anything. Invariant: an entry with an id of at most
+//! 1,024 bytes is never dropped, and its original JSON text is kept for `/v1/models`.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Deref;
@@ -13,9 +13,14 @@ use super::entry::{LIST_MEMBERS, entries, parse_model};
 use super::model::Model;
 use super::probes::ModelFacts;
 use crate::api::openai::raw_object::{self, RawObject};
+use crate::api::wire::json_nodes;
 use crate::backends::profiles::{self, DetailsProbe, FimEndpoint, Profile};
 use crate::backends::{errors, fim_prompts};
 use crate::error::{Error, Result};
+
+/// The most models of a list, and the most bytes of its parsed form: a list beyond counts as none.
+const MAX_MODELS: usize = 10_000;
+const MAX_TREE_BYTES: usize = 64 << 20;
 
 /// A model list and the upstream family that sent it.
 #[derive(Debug, Default)]
@@ -127,6 +132,9 @@ impl Deref for ModelList {
 /// [`Error::UpstreamInBand`] if the body is an error, [`Error::UpstreamProtocol`] if it is neither an
 /// error nor a list.
 pub fn parse_list(body: &str) -> Result<ModelList> {
+    if json_nodes::tree_bytes(body.as_bytes()) > MAX_TREE_BYTES {
+        return Err(Error::upstream_protocol("the model list has too many values"));
+    }
     let value: Value = serde_json::from_str(body)
         .map_err(|_| Error::upstream_protocol("the model list is not valid JSON"))?;
     let entries = entries(&value).ok_or_else(|| match &value {
@@ -135,6 +143,9 @@ pub fn parse_list(body: &str) -> Result<ModelList> {
         }),
         _ => Error::upstream_protocol("the model list is neither an array nor an object"),
     })?;
+    if entries.len() > MAX_MODELS {
+        return Err(Error::upstream_protocol("the model list has more than 10,000 models"));
+    }
     let ollama_entries = value["models"].as_array().map_or(&[][..], Vec::as_slice);
     let models: Vec<_> =
         entries.iter().filter_map(|entry| parse_model(entry, ollama_entries)).collect();
@@ -205,6 +216,24 @@ mod tests {
         };
         assert_eq!(list(None), (vec!["vllm", "llamacpp", "vllm"], Some("vllm")));
         assert_eq!(list(Some("litellm")), (vec!["litellm"; 3], Some("litellm")));
+    }
+
+    #[test]
+    fn lists_and_ids_are_bounded() {
+        let list = |count: usize| {
+            let entries: Vec<_> = (0..count).map(|n| format!("{{\"id\":\"m{n}\"}}")).collect();
+            parse_list(&format!("[{}]", entries.join(",")))
+        };
+        assert_eq!(list(MAX_MODELS).map(|list| list.len()), Ok(MAX_MODELS));
+        let told = |list: Result<ModelList>| list.expect_err("too large").message();
+        assert!(told(list(MAX_MODELS + 1)).ends_with("has more than 10,000 models"));
+        assert!(told(list(MAX_TREE_BYTES / 700)).ends_with("has too many values"));
+        let (longest, longer) = ("x".repeat(1024), "x".repeat(1025));
+        let body = format!(r#"[{{"id":"{longer}"}},{{"id":"{longest}","aliases":["{longer}"]}}]"#);
+        assert_eq!(ids(&body), [longest]);
+        assert!(parse_list(&body).expect("a list")[0].aliases.is_empty());
+        let deep = format!("[{}{}]", "[".repeat(9000), "]".repeat(9000));
+        assert!(told(parse_list(&deep)).ends_with("is not valid JSON"));
     }
 
     #[test]

@@ -12,12 +12,16 @@ use serde_json::Value;
 use super::entry::{entries, parse_model};
 use super::model::{Capabilities, Model, OwnTag, ThinkingModes};
 use crate::api::openai::raw_object::{self, RawObject};
+use crate::api::wire::json_nodes;
 use crate::backends::names;
 use crate::backends::profiles::DetailsProbe;
 use crate::observe::timestamp;
 
 /// Parts of a chat template that show that the model reasons.
 const REASONING_MARKERS: &[&str] = &["enable_thinking", "<think>", "reasoning_effort"];
+
+/// The most bytes of a response's parsed form; a larger response tells nothing.
+const MAX_TREE_BYTES: usize = 64 << 20;
 
 /// What a probe told about models.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +33,9 @@ pub struct ModelFacts {
 impl ModelFacts {
     /// Parses a response; `None` if it is not of this probe's format.
     pub fn parse(probe: DetailsProbe, body: &str) -> Option<Self> {
+        if json_nodes::tree_bytes(body.as_bytes()) > MAX_TREE_BYTES {
+            return None;
+        }
         let value: Value = serde_json::from_str(body).ok()?;
         let models = match probe {
             DetailsProbe::LlamaCppProps => vec![parse_props(&value)?],

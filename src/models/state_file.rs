@@ -86,10 +86,19 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 /// Tries to become the only process that uses a state file. Creates the lock's file, but no folder.
 pub(super) fn claim(path: &Path) -> Claim {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    restrict(&mut options);
-    let Ok(file) = options.open(with_suffix(path, ".lock")) else { return Claim::Unknown };
+    let path = with_suffix(path, ".lock");
+    let open = |creates: bool| {
+        let mut options = OpenOptions::new();
+        options.read(true).write(creates).create_new(creates);
+        restrict(&mut options);
+        options.open(&path)
+    };
+    // Kept open for reading only, so that its file system may become read-only meanwhile.
+    let opened = open(false).or_else(|error| match error.kind() {
+        ErrorKind::NotFound => open(true).and_then(|_| open(false)),
+        _ => Err(error),
+    });
+    let Ok(file) = opened else { return Claim::Unknown };
     match try_lock(&file) {
         Ok(true) => Claim::Held(file),
         Ok(false) => Claim::Taken,

@@ -102,6 +102,10 @@
 //! | the model list; the list as a hint only; details beside the list | 30 s; 10 s; 3 s |
 //! | an idle connection in the pool | 60 s |
 //!
+//! What an upstream sends of any length is bounded, too: 16 KiB for a head, 64 KiB for a frame of a body that is
+//! not complete, 16 MiB, 10,000 models and 64 MiB in parsed form for a model list, 1 KiB for an id in it, 8 MiB
+//! in parsed form for an error. A list beyond counts as none, an error beyond as text.
+//!
 //! An upstream may have a time limit of its own ([`ServerSettings::timeout`]) in place of `REQUEST_TIMEOUT`.
 //!
 //! # Retries of clients

@@ -3,6 +3,12 @@
 use crate::translate::infill;
 use crate::translate::responses_upstream::chunks::{self, EventMapper};
 
+/// The largest model list that is read, in bytes: those of large gateways have some.
+const MAX_LIST_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The largest whole response, in bytes: some 5,000 embeddings.
+pub(super) const MAX_RESPONSE_BYTES: u64 = 256 * 1024 * 1024;
+
 /// One operation.
 #[derive(Clone, Copy, Debug)]
 pub struct Operation {
@@ -42,6 +48,11 @@ impl Operation {
     /// The same, with the response as it is.
     pub(super) const PASS_RESPONSES: Self = Self { event_mapper: None, ..Self::RESPONSES };
     pub(super) const LIST_MODELS: Self = Self::get("list_models", "models");
+
+    /// The largest whole response that is read, in bytes: lists and what belongs to them are small.
+    pub(super) fn max_response_bytes(self) -> u64 {
+        if self.method == "GET" { MAX_LIST_BYTES } else { MAX_RESPONSE_BYTES }
+    }
 
     /// A request for what a family tells of its models beside the list.
     pub(super) const fn model_details(path: &'static str) -> Self {

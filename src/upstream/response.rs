@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use ureq::http::Response;
 use ureq::{Body, BodyReader};
 
+use super::operation::MAX_RESPONSE_BYTES;
 use super::retry::count_failure;
 use super::transport::agent::header;
 use super::transport::errors::check_cancelled;
@@ -23,9 +24,6 @@ use crate::error::{Error, Result};
 use crate::observe::body_log::BodyLogger;
 use crate::observe::metrics::UpstreamMetrics;
 use crate::translate::responses_upstream::chunks::EventMapper;
-
-/// The largest whole response that is read, in bytes: some 5,000 embeddings.
-const MAX_RESPONSE_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Bytes that are waited for: one event of most servers. A thousand threads may wait, each with a
 /// buffer of this size on its stack.
@@ -78,7 +76,7 @@ impl UpstreamResponse {
             let body = StreamedBody::new(response.into_body(), timeout, metrics.clone());
             return Ok(Self::Stream(Box::new(EventStream::new(body, mapper, logger))));
         }
-        let text = read_whole(response.into_body(), timeout)?;
+        let text = read_whole(response.into_body(), timeout, operation.max_response_bytes())?;
         if let Some(logger) = logger {
             logger.log("upstream response", text.as_bytes());
         }
@@ -107,17 +105,20 @@ fn is_blank_chunk(data: &[u8]) -> bool {
     text.trim().is_empty() || Chunk::parse(text).is_ok_and(|chunk| chunk.is_blank())
 }
 
-fn too_large_error() -> Error {
-    Error::upstream_protocol("a response above 256 MiB")
+fn too_large_error(limit: u64) -> Error {
+    Error::upstream_protocol(match limit {
+        MAX_RESPONSE_BYTES => "a response above 256 MiB",
+        _ => "a list above 16 MiB",
+    })
 }
 
-fn read_whole(body: Body, timeout: Duration) -> Result<String> {
+fn read_whole(body: Body, timeout: Duration, limit: u64) -> Result<String> {
     let mut bytes = Vec::new();
-    let bounds = (MAX_RESPONSE_BYTES + 1, body.content_length());
+    let bounds = (limit + 1, body.content_length());
     ReadDeadline::new(timeout).read_to_end(&mut body.into_reader(), bounds, &mut bytes)?;
     check_cancelled()?;
-    if bytes.len() as u64 > MAX_RESPONSE_BYTES {
-        return Err(too_large_error());
+    if bytes.len() as u64 > limit {
+        return Err(too_large_error(limit));
     }
     Ok(match String::from_utf8(bytes) {
         Ok(text) => text,
@@ -323,7 +324,7 @@ impl EventStream {
     /// [`Error::UpstreamProtocol`] for more than a whole response may have.
     pub fn check_size(&self) -> Result<()> {
         let is_too_large = self.event_bytes > MAX_RESPONSE_BYTES;
-        if is_too_large { Err(too_large_error()) } else { Ok(()) }
+        if is_too_large { Err(too_large_error(MAX_RESPONSE_BYTES)) } else { Ok(()) }
     }
 
     /// Waits for more bytes. After `true`, [`EventStream::try_next`] may have events; after `false`

@@ -298,3 +298,34 @@ def write(path, text):
     # In place: a bind mount holds on to the file itself.
     with open(path, "w") as file:
         file.write(text)
+
+
+@scenario(
+    "upstream-says-120",
+    "an upstream that asks everybody to wait 120 s: half of the workers wait, others are served",
+    6,
+    lane="quiet",
+    limit=60,
+    env={"PROXY_WORKERS": "8"},
+)
+async def upstream_says_120(bench):
+    def limited():
+        spec = bench.spec("limited", n=1, fault="status", status=429, retry_after="120")
+        return bench.chat(spec, timeout=12)
+
+    waiting = [asyncio.ensure_future(limited()) for _ in range(24)]
+    refused = 0
+    for done in asyncio.as_completed(waiting):
+        if (await done).answer.status != 429:
+            break
+        refused += 1
+        if refused == 20:
+            break
+    # Eight at a time, while four wait for a minute or two.
+    found = [each for _ in range(5) for each in await bench.chats(8, wait=0.2)]
+    bench.check(refused == 20, f"{refused} of 20 refused at once")
+    bench.check(all(each.kind == "exact" for each in found), f"the others: {kinds(found)}")
+    bench.check(worst(found) < 2, f"the others: only after {worst(found):.1f} s")
+    left = [each for each in await asyncio.gather(*waiting) if each.answer.status is None]
+    bench.check(len(left) == 4, f"{len(left)} waited, not 4")
+    bench.figure(f"{refused} refused, {len(left)} waited, others {worst(found):.2f} s at worst")

@@ -146,6 +146,11 @@ impl Upstream {
         self
     }
 
+    /// Drops the answers that no request has taken.
+    pub fn clear(&self) {
+        self.shared.scripts.lock().expect("no panic").clear();
+    }
+
     /// Answers each request as `judge` says; `None` for the next script.
     pub fn judge(&self, judge: impl Fn(&Recorded) -> Option<Vec<Step>> + Send + 'static) -> &Self {
         *self.shared.judge.lock().expect("no panic") = Some(Box::new(judge));

@@ -5,6 +5,7 @@
 
 pub mod base64;
 pub mod digest;
+pub mod json_nodes;
 pub mod keep_alive;
 pub mod ndjson;
 pub mod small_sort;

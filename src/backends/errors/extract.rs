@@ -10,10 +10,14 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{ErrorDetails, FieldError};
+use crate::api::wire::json_nodes;
 
 /// Members that may hold the message, the most specific first.
 const MESSAGE_KEYS: [&str; 7] =
     ["message", "msg", "detail", "error_description", "error", "errors", "title"];
+
+/// The most bytes of an error's parsed form: some 10,000 entries.
+const MAX_TREE_BYTES: usize = 8 << 20;
 
 /// The format of an error body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,16 +58,24 @@ impl ExtractedError {
 /// Reads an error body; `None` if it is blank or JSON without an error.
 pub(super) fn extract(body: &[u8]) -> Option<ExtractedError> {
     let text = String::from_utf8_lossy(body);
-    match serde_json::from_str::<Value>(&text) {
-        Ok(value) => from_json(&value),
-        Err(_) => from_text(&text),
+    match parse(&text) {
+        Some(value) => from_json(&value),
+        None => from_text(&text),
     }
+}
+
+/// A body as JSON, unless its tree would be much larger than any error's.
+fn parse(text: &str) -> Option<Value> {
+    if json_nodes::tree_bytes(text.as_bytes()) > MAX_TREE_BYTES {
+        return None;
+    }
+    serde_json::from_str(text).ok()
 }
 
 /// Reads the `error` member of a response, or a whole response that has one.
 pub(super) fn extract_member(error: &[u8]) -> ExtractedError {
     let text = String::from_utf8_lossy(error);
-    let Ok(value) = serde_json::from_str::<Value>(&text) else {
+    let Some(value) = parse(&text) else {
         return from_text(&text).unwrap_or_default();
     };
     let mut found = from_error(value.get(0).unwrap_or(&value));

@@ -11,6 +11,7 @@
 //! - One line for each request: method, path without query, model, status, attempts, duration, the client's
 //!   address, tokens, upstream, why access was refused, the error that ended it; one line for each failed attempt and for each repair, which names the upstream
 //!   unless that is the one named `default`. No prompt and no response.
+//! - A line has at most 4 KiB, unless it logs a body: names and errors of others may be of any length.
 //! - Lines are written within 5 ms, and all of them before the process ends unless it is killed. If
 //!   the reader of standard error stops reading, lines beyond 1 MiB are dropped; a request never
 //!   waits.
@@ -19,6 +20,7 @@
 
 mod async_writer;
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -63,6 +65,9 @@ pub fn flush() {
         writer.flush();
     }
 }
+
+/// The longest line, in bytes, but for those of bodies, which have a limit of their own.
+const MAX_LINE_BYTES: usize = 4096;
 
 thread_local! {
     static LOGGER: OnceCell<WriteLogger<RedactingWriter>> = const { OnceCell::new() };
@@ -116,7 +121,8 @@ impl<W: Write> Write for RedactingWriter<W> {
             self.line.extend_from_slice(part);
             if part.ends_with(b"\n") {
                 let line = String::from_utf8_lossy(&self.line);
-                let written = self.inner.write_all(self.redactor.redact(&line).as_bytes());
+                let written =
+                    self.inner.write_all(shorten(&self.redactor.redact(&line)).as_bytes());
                 self.line.clear();
                 written?;
             }
@@ -130,10 +136,31 @@ impl<W: Write> Write for RedactingWriter<W> {
     }
 }
 
+/// A line of at most [`MAX_LINE_BYTES`], and how much was cut off.
+fn shorten(line: &str) -> Cow<'_, str> {
+    let is_trace = || line.split(' ').nth(1) == Some("[TRACE]");
+    if line.len() <= MAX_LINE_BYTES || is_trace() {
+        return Cow::Borrowed(line);
+    }
+    let end = (0..MAX_LINE_BYTES - 40).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
+    Cow::Owned(format!("{} ... ({} bytes more)\n", &line[..end], line.len() - end))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::observe::redact::Secret;
+
+    #[test]
+    fn a_line_of_any_length_is_cut_and_one_with_a_body_is_not() {
+        let long = format!("2026-11-30T18:00:00Z [WARN] {}\n", "é".repeat(9000));
+        let short = shorten(&long);
+        assert!(short.len() <= MAX_LINE_BYTES, "{}", short.len());
+        assert!(short.ends_with("é ... (13975 bytes more)\n"), "{}", &short[short.len() - 40..]);
+        assert_eq!(shorten(&short), short);
+        let body = long.replacen("[WARN]", "[TRACE]", 1);
+        assert_eq!(shorten(&body), body);
+    }
 
     #[test]
     fn lines_are_cleaned_however_they_are_written() {

@@ -27,6 +27,9 @@ use crate::net::cancel;
 use crate::net::cancel::{CancellationToken, Hook};
 use crate::upstream::Settings;
 
+/// The longest beginning of a head or a frame whose end is waited for, in bytes: a head has 16 KiB at most.
+const MAX_INCOMPLETE_BYTES: usize = 64 * 1024;
+
 /// How a record with a TLS alert begins: its type, and the first part of the version (RFC 8446 section
 /// 5.1).
 const TLS_ALERT: [u8; 2] = [0x15, 0x03];
@@ -166,6 +169,11 @@ impl Transport for CancellableTransport {
             Some(per_read) => NextTimeout { per_read: Some(per_read.into()), ..timeout },
             None => timeout,
         };
+        // More is waited for only behind what is not complete: a head, or a frame of the body.
+        if self.inner.buffers().input().len() >= MAX_INCOMPLETE_BYTES {
+            let what = "a head or a frame that does not end";
+            return Err(Error::Io(io::Error::new(io::ErrorKind::InvalidData, what)));
+        }
         let has_more = self.inner.await_input(timeout)?;
         let is_first = std::mem::take(&mut self.expects_plain_http);
         if is_first && self.inner.buffers().input().starts_with(&TLS_ALERT) {

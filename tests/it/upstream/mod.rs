@@ -13,6 +13,7 @@ mod cut_answers;
 mod errors;
 mod extra_body;
 mod faults;
+mod hostile;
 mod in_band;
 mod keys;
 mod kinds;
