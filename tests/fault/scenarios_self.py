@@ -5,6 +5,7 @@ import json
 
 import dialects
 import spec as specs
+import upstream_wire
 import wire
 from bench import outcome, scenario
 
@@ -101,3 +102,44 @@ async def sees_who_leaves(bench):
     entry = (await bench.journal(spec["id"]))[spec["id"]]
     bench.check(not entry["gone"], "the upstream saw somebody leave who stayed")
     each.close()
+
+
+@scenario(
+    "self-check-routes",
+    "the readers of OpenAI's routes tell exact answers from damaged and unfinished ones",
+    0,
+    lane="quiet",
+    witness=None,
+)
+async def self_check_routes(bench):
+    checked = 0
+    for dialect in (
+        dialects.V1,
+        dialects.V1_WHOLE,
+        dialects.TEXT,
+        dialects.TEXT_WHOLE,
+        dialects.RESPONSES,
+        dialects.RESPONSES_WHOLE,
+    ):
+        spec = {**bench.spec(n=6), "frame": "close"}
+        pieces = upstream_wire.pieces(dialect.path, dialect.build(spec), spec)[1:]
+        body = b"".join(pieces)
+        token = f"[{spec['seed']}.2]".encode()
+        half = body[: len(body) // 2]
+        ways = {
+            "exact": ("exact", body),
+            "one lost": ("damaged", body.replace(token, b"")),
+            "one doubled": ("damaged", body.replace(token, token * 2)),
+            "one lost on the way": ("damaged", body.replace(token, b"", 1)),
+            "cut": ("error", half),
+        }
+        if len(pieces) == 1:
+            del ways["one lost on the way"]
+        for name, (expected, data) in ways.items():
+            answer = wire.Answer()
+            answer.status, answer.body = 200, data
+            answer.error = "cut" if data is half else None
+            found = outcome(dialect, spec, answer).kind
+            what = f"{dialect.name}, {name}: {found} instead of {expected}"
+            checked += bench.check(found == expected, what)
+    bench.figure(f"{checked} judged rightly")
