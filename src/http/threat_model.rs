@@ -11,11 +11,13 @@
 //! - **A client with a key**, and each client where there are none, asks the upstream with the
 //!   operator's key, reads, makes and deletes virtual models, which all clients share, and sees its
 //!   own kept responses only. Keys have the same rights.
-//! - **A web page** in the browser of a user of this machine reaches loopback with that user's rights,
-//!   and reads nothing, and asks for nothing, unless its origin is allowed.
+//! - **A web page** in the browser of a user of this machine reaches loopback with that user's rights.
+//!   Unless its origin is allowed, it reads nothing and asks nothing: only a `GET` that browsers send without
+//!   `Origin`, as for images, is served, and costs at most a new list of models. On another address than
+//!   loopback any `Host` is served, so keys are what keeps pages out.
 //! - **Another process of the machine** is a client. As the same user it also reads the environment of
-//!   this process, its key files and its memory; nothing here can help. As another user it sees the
-//!   command line, so keys do not belong there.
+//!   this process, its key files, its state file (mode 600) and its memory; nothing here can help. As
+//!   another user it sees the command line, so keys do not belong there.
 //! - **Somebody on the network** between client and proxy, or between proxy and an `http://` upstream,
 //!   reads and changes everything: there is no TLS for clients here, a reverse proxy has it.
 //!   `https://` upstreams are verified unless `UPSTREAM_TLS_VERIFY` is off.
@@ -30,14 +32,18 @@
 //! | --- | --- | --- | --- |
 //! | many connections | 96 KiB, a thread and 2 descriptors each | `MAX_CONNECTIONS`, the oldest idle ones go | `idle-10k-limited`, `connection-limit`, `emfile`, `pids-max` |
 //! | slow or endless heads | a connection for 10 s, 64 KiB | [`Limits`](crate::net::connection_guard::Limits) | `slow-loris`, `header-flood` |
+//! | bodies that stall | a connection; no worker | 1 KiB/s after 10 s, `REQUEST_TIMEOUT` | `stalled-uploads` |
+//! | lengths that are only claimed | a connection for some seconds; no memory | [`crate::http::unread_body`] | `claims`, `claims-many`, `claims-broken-off` |
+//! | large bodies, and large answers asked for | memory | `MAX_BODY_BYTES`, the budget of [`crate::net`] | `body-flood`, `memory-limit`, `guard::bodies_that_are_held_have_a_common_bound` |
 //! | wrong keys, long or many | 2 µs of the thread that receives, a line in the log | `MAX_KEY_LEN`, `MAX_ADDRESSES` | `wrong-keys`, `keys::an_address_that_sends_wrong_keys_is_told_to_wait_and_a_right_key_is_served_all_the_same` |
 //! | requests behind a running response, or without reading any | a thread for refusals | `REFUSAL_WORKERS`, `MIN_REFUSALS` | `overload::a_request_behind_a_running_response_delays_nobody_else` |
-//! | bodies that stall | a connection; no worker | 1 KiB/s after 10 s, `REQUEST_TIMEOUT` | `stalled-uploads` |
-//! | large bodies | memory | `MAX_BODY_BYTES`, the budget of [`crate::net::limits`] | `body-flood`, `memory-limit`, `guard::bodies_that_are_held_have_a_common_bound` |
 //! | bodies that unfold | memory, CPU | `MAX_DECOMPRESSED_BYTES`, `MAX_WINDOW_BYTES` | `decompress::a_body_that_unfolds_without_end_is_refused` |
 //! | all workers | others wait, then 503 | `OLLAMA_MAX_QUEUE`, `MAX_PER_CLIENT` | `burst-overload`, `fair-share`, `health-when-busy` |
 //! | answers that nobody reads | a worker for 30 s | [`crate::net::connection_guard`] | `disconnect::a_client_that_stops_reading_does_not_stop_the_others` |
 //! | leaving | the upstream's work until then, a second at most | the guard | `client-gone` |
+//! | resets before the request is read | a connection | a counter, `connections_reset` | `resets` |
+//! | coming into the quiet | what has arrived until the guard wakes | [`crate::net::connection_guard`] | `quiet-flood`, `quiet-slow-head` |
+//! | bursts | threads and memory for a while | idle threads end | `thousand-streams-once`, `burst-500`, `idle-cost` |
 //! | ambiguous framing | its connection | [`crate::http::framing`] | `framing-bad` |
 //! | deep or odd JSON | CPU for its own length | `MAX_BODY_BYTES`; parsers without recursion on its depth | `fuzz_replay::chat`, `fuzz_replay::responses_items` |
 //! | the upstream's money | what the key allows | `max_parallel`, `MAX_PER_CLIENT`; quotas are the upstream's | `strategies::a_full_upstream_is_passed_over_and_if_all_are_full_requests_wait_their_turn` |
