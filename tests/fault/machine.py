@@ -100,7 +100,7 @@ class Reading:
         names = thread_names(pid)
         self.workers = sum(name.startswith("worker-") for name in names)
         # Pools start threads on demand, and keep them.
-        self.others = sum(not name.startswith(("worker-", "health-", "probe-")) for name in names)
+        self.others = sum(not name.startswith(("worker-", "health-", "probe-", "refusal-")) for name in names)
         links = descriptors(pid)
         # Idle connections kept for the upstream are no leak.
         pooled = set().union(*map(sockets_to, upstream_ports))
