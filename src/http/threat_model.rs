@@ -63,7 +63,8 @@
 //! | --- | --- | --- | --- |
 //! | the upstream's key | clients, other upstreams, readers of the log | [`crate::observe::redact`] | `output::keys_prompts_and_answers_are_nowhere_in_the_log` |
 //! | a client's key | the upstream, readers of the log | [`crate::http::client_keys`] | `keys::the_client_s_key_never_goes_upstream`, `scripts/soak` |
-//! | prompts and answers | readers of the log and of the state file | `LOG_BODIES` | `output::bodies_are_logged_at_no_other_level_than_trace` |
+//! | what virtual models say | other users of the machine | the mode 600 of the state file | `state::only_the_owner_may_read_what_is_written` |
+//! | prompts and answers | readers of the log | `LOG_BODIES` | `output::bodies_are_logged_at_no_other_level_than_trace` |
 //! | a key in a configuration that is wrong | readers of the log | [`crate::config`] | `start::no_mistake_in_a_configuration_file_gives_a_key_away`, `fuzz_replay::config_file` |
 //!
 //! # What an upstream can cost
@@ -72,7 +73,7 @@
 //! | --- | --- | --- | --- |
 //! | silence, half a head, no connection | a worker until then | `REQUEST_TIMEOUT`, [`crate::upstream::breaker`] | `upstream-faults`, `upstream-black-hole`, `circuit` |
 //! | answers without end | memory | `MAX_RESPONSE_BYTES`, `MAX_EVENT_BYTES` | `faults::a_whole_body_that_does_not_end` |
-//! | long delays asked for | a worker for that long | `MAX_SERVER_DELAY` | `retry::who_asks_for_too_long_a_delay_is_not_asked_again_and_the_client_learns_it` |
+//! | long delays asked for | half of the workers for that long | `MAX_SERVER_DELAY`, `MAX_TOTAL_WAIT` | `waits::an_upstream_that_says_120_to_everybody_parks_half_of_the_workers_and_others_are_served` |
 //! | endless refusals | attempts | `MAX_ATTEMPTS`, `RETRY_MAX` | `plainest::nothing_that_an_upstream_says_costs_more_than_six_attempts`, `fuzz_replay::repair` |
 //! | breaking off | the rest of that answer, never a wrong one | ends that no client takes for complete | `upstream-cuts`, `upstream-chaos`, `scripts/soak` |
-//! | large lists, texts and ids | memory, series, log lines | `MAX_ERROR_BYTES`, `MAX_SERIES`, `MAX_ID_BYTES` | `metrics/tests::no_client_can_make_it_grow_without_end` |
+//! | large, deep or ever new lists, errors, heads and ids | memory, series, log lines | `MAX_ERROR_BYTES`, `MAX_TREE_BYTES`, `MAX_MODELS`, `MAX_SERIES`, `MAX_LINE_BYTES` | `hostile::bodies_of_errors_are_read_to_a_limit`, `hostile::lists_of_models_are_bounded_in_bytes_entries_depth_and_ids`, `hostile::names_in_answers_that_change_each_time_grow_nothing` |
