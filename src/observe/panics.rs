@@ -56,25 +56,18 @@ fn describe(info: &PanicHookInfo<'_>) -> (String, bool) {
 
 /// The path of a source file from its crate on.
 fn without_folders(path: &str) -> &str {
-    let behind = |mark: &str| path.split_once(mark).map(|(_, rest)| rest);
-    if let Some(rest) = behind("/registry/src/") {
-        return rest.split_once('/').map_or(rest, |(_, in_crate)| in_crate);
-    }
     let is_absolute = path.starts_with('/') || path.get(1..2) == Some(":");
-    // The standard library.
-    if let Some(place) = path.find("/library/").filter(|_| is_absolute) {
+    let is_standard = path.starts_with("/rustc/") || path.contains("/rustlib/src/");
+    if let Some(place) = path.find("/library/").filter(|_| is_standard) {
         return &path[place + 1..];
     }
-    let in_crate = path.rfind("/src/").filter(|_| is_absolute);
-    let Some(end) = in_crate else {
-        return if is_absolute {
-            path.rsplit(['/', '\\']).next().unwrap_or_default()
-        } else {
-            path
-        };
-    };
-    let start = path[..end].rfind('/').map_or(0, |slash| slash + 1);
-    &path[start..]
+    if !is_absolute {
+        return path;
+    }
+    let last = |text: &str| text.rfind(['/', '\\']).map_or(0, |slash| slash + 1);
+    // The folder that holds the sources is in that of the crate.
+    let in_crate = path.rfind("/src/").filter(|&end| !path[..end].ends_with("/registry"));
+    &path[last(in_crate.map_or(path, |end| &path[..end]))..]
 }
 
 #[cfg(test)]
@@ -94,6 +87,7 @@ mod tests {
             ("/home/me/patched/src/src/lib.rs", "src/src/lib.rs"),
             ("/home/me/patched/src/lib.rs", "patched/src/lib.rs"),
             ("/home/me/build.rs", "build.rs"),
+            ("/home/me/.cargo/registry/src/index/a_crate-1.0/build.rs", "build.rs"),
             (r"C:\me\x.rs", "x.rs"),
         ] {
             assert_eq!(without_folders(path), expected);

@@ -49,6 +49,10 @@ use crate::net::limits::Reservation;
 /// second write.
 const MAX_JOINED_BODY: usize = 64 * 1024;
 
+/// The response to a request that was dropped, after a panic on the way to its handler.
+const LAST_RESORT: &[u8] =
+    b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
 /// A request and the state of its response.
 pub struct Exchange {
     state: State,
@@ -156,8 +160,8 @@ impl Exchange {
     }
 
     /// Ends without a response, on a connection that had its last one.
-    pub fn discard(self) {
-        drop(self);
+    pub fn discard(mut self) {
+        self.abandon();
     }
 
     /// Sends nothing more.
@@ -429,9 +433,17 @@ impl Exchange {
 }
 
 impl Drop for Exchange {
-    /// A request whose body is unread must not be dropped as it is.
+    /// Answers a request that nobody has answered. One with an unread body must not be dropped as it is.
     fn drop(&mut self) {
-        self.abandon();
+        if let State::Waiting(request) = mem::replace(&mut self.state, State::Done) {
+            if self.is_body_read {
+                // Nothing is left to do for a client that is gone.
+                let mut writer = request.into_writer();
+                let _ = self.write(writer.as_mut(), [LAST_RESORT, &[]], ResponseState::Other);
+            } else {
+                unread_body::reject(request, LAST_RESORT, self.handle.take());
+            }
+        }
     }
 }
 

@@ -35,6 +35,8 @@ enum ReceiveMode {
 #[cfg(target_os = "linux")]
 thread_local! {
     static RECEIVE_MODE: Cell<ReceiveMode> = const { Cell::new(ReceiveMode::Plain) };
+    /// Whether what was received last filled its buffer.
+    static GOES_ON: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Sets the mode of this thread until it is dropped.
@@ -89,12 +91,17 @@ unsafe extern "C" fn recv(
     let received = unsafe { libc::recvfrom(socket, buffer, length, flags, no_address, no_length) };
     let is_wrong = match (mode, received) {
         (ReceiveMode::Plain, 1..) if reads_heads() => {
+            // What fills a buffer goes on with the next one.
+            let goes_on = GOES_ON.replace(received.cast_unsigned() == length);
             // SAFETY: the call has written so many bytes.
             let bytes =
                 unsafe { std::slice::from_raw_parts(buffer.cast(), received.cast_unsigned()) };
-            request_line::has_other_version(bytes)
+            request_line::has_other_version(bytes, goes_on)
         }
-        (ReceiveMode::Plain, _) => false,
+        (ReceiveMode::Plain, _) => {
+            GOES_ON.set(false);
+            false
+        }
         (_, received) => received == 0 && length > 0,
     };
     if is_wrong {
@@ -125,11 +132,14 @@ fn reads_heads() -> bool {
 /// is an error and not the end: tiny_http drops the reader of a body at its end.
 ///
 /// # Errors
-/// Those of `reader`, and `ConnectionAborted` for the end of the connection.
+/// Those of `reader`, and `UnexpectedEof` for the end of the connection.
 pub fn read_body(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     #[cfg(target_os = "linux")]
     let _scope = ModeScope::enter(ReceiveMode::Body);
-    reader.read(buffer)
+    reader.read(buffer).map_err(|error| match error.kind() {
+        io::ErrorKind::ConnectionAborted => io::ErrorKind::UnexpectedEof.into(),
+        _ => error,
+    })
 }
 
 /// Shuts down the connection below a reader, and reads what has arrived on it. False if the connection
@@ -271,7 +281,7 @@ mod tests {
         assert_eq!(stream.read(&mut buffer[1..]).expect("the other byte"), 1);
         assert_eq!(&buffer[..2], b"ab");
         let error = read_body(&mut stream, &mut buffer).expect_err("the end");
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(stream.read(&mut buffer).expect("the end"), 0);
     }
 

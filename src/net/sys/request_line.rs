@@ -4,17 +4,19 @@
 //! to be answered, while nobody but itself has it: its thread and two descriptors are lost. Clients that
 //! expect HTTP/2 begin each connection with such a request (RFC 9113 section 3.4). Pure. Looks where
 //! requests begin as clients send them: at the beginning of what arrives at once, and behind the empty
-//! line that ends a head.
+//! line that ends a head. A client that sends its request line in pieces, or a request directly behind a
+//! body, is not found, because that takes a second parser of all that arrives.
 
-/// Whether a request of another version than HTTP/1 begins in what arrived.
-pub(super) fn has_other_version(received: &[u8]) -> bool {
-    let mut rest = received;
+/// Whether a request of another version than HTTP/1 begins in what arrived. `goes_on` says that its
+/// beginning is none of a request.
+pub(super) fn has_other_version(received: &[u8], goes_on: bool) -> bool {
+    let (mut rest, mut is_beginning) = (received, !goes_on);
     loop {
-        if is_other_version(rest) {
+        if is_beginning && is_other_version(rest) {
             return true;
         }
         match rest.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-            Some(end) => rest = &rest[end + 4..],
+            Some(end) => (rest, is_beginning) = (&rest[end + 4..], true),
             None => return false,
         }
     }
@@ -41,7 +43,7 @@ mod tests {
             "GET / HTTP/2.0",
             "GET / HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/2.0\r\n\r\n",
         ] {
-            assert!(has_other_version(text.as_bytes()), "{text:?}");
+            assert!(has_other_version(text.as_bytes(), false), "{text:?}");
         }
         for text in [
             "",
@@ -52,7 +54,10 @@ mod tests {
             "GET / HTTP/2.01\r\n",
             "HTTP/2.0 200 OK\r\n\r\n",
         ] {
-            assert!(!has_other_version(text.as_bytes()), "{text:?}");
+            assert!(!has_other_version(text.as_bytes(), false), "{text:?}");
         }
+        // The rest of a header.
+        assert!(!has_other_version(b"GET / HTTP/2.0\r\n\r\n", true));
+        assert!(has_other_version(b"x y HTTP/2.0\r\n\r\nGET / HTTP/2.0\r\n\r\n", true));
     }
 }

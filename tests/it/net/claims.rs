@@ -7,6 +7,10 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
+use ollama_openai_proxy::http::error_format::ErrorFormat;
+use ollama_openai_proxy::http::exchange::Exchange;
+use ollama_openai_proxy::net::limits::MemoryBudget;
+
 use super::guard::patient;
 use crate::support::ollama::*;
 use crate::support::program::{Running, program};
@@ -221,4 +225,20 @@ fn a_request_of_http_2_ends_its_connection_and_costs_no_thread() {
     assert_given_back(program.id(), before);
     program.signal("TERM");
     assert_eq!(program.end().0, Some(0));
+}
+
+#[test]
+fn a_request_that_nobody_answers_is_answered_500() {
+    let server = tiny_http::Server::http("127.0.0.1:0").expect("a free port");
+    let addr = server.server_addr().to_ip().expect("an address");
+    for body in
+        ["Content-Length: 2\r\n\r\n{}".to_owned(), format!("Content-Length: {PETABYTE}\r\n\r\n{{")]
+    {
+        let mut client = Client::connect(addr);
+        client.send(format!("POST / HTTP/1.1\r\nHost: localhost\r\n{body}"));
+        let request = server.recv().expect("a request");
+        let reservation = MemoryBudget::new(1000).new_reservation();
+        drop(Exchange::new(request, "req_1".to_owned(), ErrorFormat::Ollama, reservation));
+        assert_eq!(client.answer().status(), 500);
+    }
 }
