@@ -8,7 +8,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use ollama_openai_proxy::http::error_format::ErrorFormat;
-use ollama_openai_proxy::http::exchange::Exchange;
+use ollama_openai_proxy::http::exchange::{ConnectionHeader, Exchange};
 use ollama_openai_proxy::net::limits::MemoryBudget;
 
 use super::guard::patient;
@@ -238,7 +238,8 @@ fn a_request_that_nobody_answers_is_answered_500() {
         client.send(format!("POST / HTTP/1.1\r\nHost: localhost\r\n{body}"));
         let request = server.recv().expect("a request");
         let reservation = MemoryBudget::new(1000).new_reservation();
-        drop(Exchange::new(request, "req_1".to_owned(), ErrorFormat::Ollama, reservation));
+        let (id, connection) = ("req_1".to_owned(), ConnectionHeader::default());
+        drop(Exchange::new(request, id, ErrorFormat::Ollama, reservation, connection));
         assert_eq!(client.answer().status(), 500);
     }
 }
