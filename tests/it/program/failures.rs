@@ -180,6 +180,16 @@ fn ask_all(upstream: &Upstream, running: &Running) -> Vec<Asked> {
             }
         }
     }
+    // A large body streams through, and is sent once.
+    let text = "x".repeat(2 << 20);
+    let large =
+        json!({"model": "m", "stream": true, "messages": [{"role": "user", "content": text}]});
+    for (name, script) in SCRIPTS {
+        *current.lock().expect("no panic") = (name, *script);
+        let path = "/v1/chat/completions";
+        let request = request("POST", path, "application/json", &large.to_string());
+        asked.push(ask(running, format!("{path} large {name}"), &request));
+    }
     asked
 }
 
