@@ -12,7 +12,7 @@
 //! without a key does not count, as clients ask without one first.
 //!
 //! An IPv6 address stands for its /64, of which one machine has all. Pure: the time is an argument.
-//! Invariant: at most [`MAX_ADDRESSES`] are kept; for another one, the one that was seen longest ago goes.
+//! Invariant: at most `MAX_ADDRESSES` are kept; for another one, the one that was seen longest ago goes.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
