@@ -48,6 +48,7 @@
 //! | ambiguous framing | its connection | [`crate::http::framing`] | `framing-bad` |
 //! | deep or odd JSON | CPU for its own length | `MAX_BODY_BYTES`; parsers without recursion on its depth | `fuzz_replay::chat`, `fuzz_replay::responses_items` |
 //! | the upstream's money | what the key allows | `max_parallel`, `MAX_PER_CLIENT`; quotas are the upstream's | `strategies::a_full_upstream_is_passed_over_and_if_all_are_full_requests_wait_their_turn` |
+//! | links in the state file's folder, by another user | what may be written there | random names, created new, for the owner only | `state::a_process_that_was_killed_leaves_nothing_that_hinders_the_next_one` |
 //! | virtual models | 64 MiB, and the state file | `MAX_KEPT_BYTES` | `store::number_and_size_are_bounded` |
 //!
 //! # What a web page can do
@@ -73,7 +74,7 @@
 //! | attempt | costs | bounded by | shown by |
 //! | --- | --- | --- | --- |
 //! | silence, half a head, no connection | a worker until then | `REQUEST_TIMEOUT`, [`crate::upstream::breaker`] | `upstream-faults`, `upstream-black-hole`, `circuit` |
-//! | answers without end | memory | `MAX_RESPONSE_BYTES`, `MAX_EVENT_BYTES` | `faults::a_whole_body_that_does_not_end` |
+//! | answers without end | memory | `MAX_RESPONSE_BYTES`, `MAX_EVENT_BYTES`, `MAX_INCOMPLETE_BYTES` | `faults::a_whole_body_that_does_not_end`, `hostile::comments_and_chunk_extensions_without_end_keep_no_memory` |
 //! | long delays asked for | half of the workers for that long | `MAX_SERVER_DELAY`, `MAX_TOTAL_WAIT` | `waits::an_upstream_that_says_120_to_everybody_parks_half_of_the_workers_and_others_are_served` |
 //! | endless refusals | attempts | `MAX_ATTEMPTS`, `RETRY_MAX` | `plainest::nothing_that_an_upstream_says_costs_more_than_six_attempts`, `fuzz_replay::repair` |
 //! | breaking off | the rest of that answer, never a wrong one | ends that no client takes for complete | `upstream-cuts`, `upstream-chaos`, `scripts/soak` |
