@@ -107,7 +107,7 @@ fn receive_loop(shared: &Shared, server: &Server, state: &State) {
     loop {
         match server.recv() {
             Ok(request) => {
-                shared.note_activity();
+                shared.note(&shared.request_noted);
                 if catch_unwind(AssertUnwindSafe(|| (shared.on_request)(request))).is_err() {
                     log::error!("a request was answered 500: queueing it panicked");
                 }

@@ -69,8 +69,10 @@ struct Shared {
     on_request: OnRequest,
     /// The supervisor's thread, to be woken after a change of the following fields.
     supervisor: OnceLock<Thread>,
-    /// Whether a connection was accepted, or a request received, since the supervisor last checked.
-    activity_noted: AtomicBool,
+    /// Whether a request was received since the supervisor last checked.
+    request_noted: AtomicBool,
+    /// Whether a connection was accepted since then.
+    arrival_noted: AtomicBool,
     /// New connections are refused.
     closing: AtomicBool,
     /// Requests are no longer received.
@@ -102,14 +104,15 @@ impl Acceptor {
             listener: Mutex::new(Some(listener)),
             on_request,
             supervisor: OnceLock::new(),
-            activity_noted: AtomicBool::new(false),
+            request_noted: AtomicBool::new(false),
+            arrival_noted: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
         let arrivals = Arrivals::at_port(addr.port());
         let weak = Arc::downgrade(&shared);
         arrivals.subscribe(Box::new(move || {
-            weak.upgrade().iter().for_each(|shared| shared.note_activity());
+            weak.upgrade().iter().for_each(|shared| shared.note(&shared.arrival_noted));
         }));
         let supervisor = Supervisor::new(Arc::clone(&shared), addr, arrivals, proc_root)?;
         let handle =
@@ -174,10 +177,10 @@ impl Shared {
         }
     }
 
-    /// Tells the supervisor that a connection was accepted, or a request received. Before its thread is
-    /// known here it need not be woken, because it begins with a check.
-    fn note_activity(&self) {
-        if !self.activity_noted.swap(true, Ordering::SeqCst) {
+    /// Sets a flag for the supervisor and wakes it. Before its thread is known here it need not be woken,
+    /// because it begins with a check.
+    fn note(&self, flag: &AtomicBool) {
+        if !flag.swap(true, Ordering::SeqCst) {
             self.wake();
         }
     }

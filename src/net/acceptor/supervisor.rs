@@ -27,6 +27,8 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(150);
 const UNPROVEN_INTERVAL: Duration = Duration::from_millis(25);
 /// Shortest time between two checks, so that clients without keep-alive do not cause many nudges.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
+/// The same while connections arrive and no request does.
+const ARRIVAL_INTERVAL: Duration = Duration::from_millis(25);
 /// Most nudges of one check; each but the last gives one waiting connection a thread.
 const MAX_NUDGES: u64 = 512;
 /// Time to wait for the answer to a nudge, doubled with each unanswered one.
@@ -141,14 +143,19 @@ impl Supervisor {
     /// Runs until the acceptor stops, then shuts all generations down.
     pub(super) fn run(mut self) {
         while !self.shared.is_closing() {
-            // Cleared before the check, so that later activity causes another one.
-            let is_active = self.shared.activity_noted.swap(false, Ordering::SeqCst);
-            if is_active {
+            // Cleared before the check, so that later ones cause another one.
+            let has_request = self.shared.request_noted.swap(false, Ordering::SeqCst);
+            let has_arrival = self.shared.arrival_noted.swap(false, Ordering::SeqCst);
+            if has_request {
                 self.last_request = Instant::now();
             }
             self.tick();
-            if is_active {
+            if has_request || has_arrival {
                 thread::sleep(MIN_INTERVAL);
+            }
+            // A crowd that asks nothing is not worth as many nudges as requests are.
+            if has_arrival && !has_request && !self.shared.request_noted.load(Ordering::SeqCst) {
+                thread::sleep(ARRIVAL_INTERVAL - MIN_INTERVAL);
             }
             // Returns at once if the thread was woken since the last time.
             thread::park_timeout(self.wait_time());
