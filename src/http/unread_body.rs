@@ -119,7 +119,7 @@ impl UnreadBody {
     /// Reads to the end of the body, and then leaves the connection to the guard: if it is still open
     /// when the body is dropped, tiny_http reads what follows as another request.
     fn discard_remaining(mut self) {
-        let mut reader = BodyReader(&mut self.stream).take(MAX_DRAIN_BYTES);
+        let mut reader = BodyReader::new(&mut self.stream, None).take(MAX_DRAIN_BYTES);
         let read = io::copy(&mut reader, &mut io::sink());
         let ended = read.map_or(true, |length| length < MAX_DRAIN_BYTES);
         if let Some(handle) = self.handle.as_ref().filter(|_| ended) {
@@ -176,12 +176,26 @@ fn close_later(body: UnreadBody) {
     }
 }
 
-/// Reads a body whose early end is an error.
-pub(super) struct BodyReader<'a, R>(pub &'a mut R);
+/// Reads a body whose early end is an error, and nothing of what is behind it.
+pub(super) struct BodyReader<'a, R> {
+    reader: &'a mut R,
+    left: usize,
+}
+
+impl<'a, R> BodyReader<'a, R> {
+    /// A reader of a body of this length, if that is known.
+    pub(super) fn new(reader: &'a mut R, length: Option<usize>) -> Self {
+        Self { reader, left: length.unwrap_or(usize::MAX) }
+    }
+}
 
 impl<R: Read> Read for BodyReader<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        sys::read_body(self.0, buffer)
+        let read = sys::read_body(self.reader, buffer, self.left)?;
+        if self.left != usize::MAX {
+            self.left = self.left.saturating_sub(read);
+        }
+        Ok(read)
     }
 }
 

@@ -121,7 +121,7 @@ impl Exchange {
         let is_bounded = limit < UNLIMITED;
         set_phase(if is_bounded { RequestPhase::Reading } else { RequestPhase::Passing });
         let mut reader = request.as_reader();
-        let reader = &mut BodyReader(&mut reader);
+        let reader = &mut BodyReader::new(&mut reader, length);
         let known_length = length.unwrap_or(0);
         // A slow client must not keep a worker from other requests. tiny_http returns the bare
         // connection if the client offers an upgrade, as Java's clients do in every first request.

@@ -9,14 +9,18 @@
 //! thread, receive. On other systems than Linux reads are as they are.
 
 #[cfg(target_os = "linux")]
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, Read};
 
 #[cfg(target_os = "linux")]
-use super::request_line;
+use super::request_line::{self, HeadScanner};
 
 /// How the names of the threads of tiny_http's servers begin.
 pub const ACCEPTOR_THREADS: &str = "accept-";
+
+/// Bytes of the buffer of tiny_http's connections.
+#[cfg(target_os = "linux")]
+const BUFFER: usize = 1024;
 
 /// What [`recv`] does in a thread.
 #[cfg(target_os = "linux")]
@@ -24,9 +28,10 @@ pub const ACCEPTOR_THREADS: &str = "accept-";
 enum ReceiveMode {
     /// As the C library's.
     Plain,
-    /// The end of the stream is an error.
-    Body,
-    /// The same, after the socket was shut down.
+    /// The end of the stream is an error, and no more is received than the body has left, so that what is
+    /// behind it stays for the thread that reads the next head.
+    Body { left: usize },
+    /// As a body without an end, after the socket was shut down.
     Closing,
     /// Zeros instead of what arrives. The range holds zeros already.
     Zeros { start: usize, end: usize },
@@ -35,8 +40,8 @@ enum ReceiveMode {
 #[cfg(target_os = "linux")]
 thread_local! {
     static RECEIVE_MODE: Cell<ReceiveMode> = const { Cell::new(ReceiveMode::Plain) };
-    /// Whether what was received last filled its buffer.
-    static GOES_ON: Cell<bool> = const { Cell::new(false) };
+    /// What a thread that reads heads has read of which connection.
+    static HEADS: RefCell<Heads> = const { RefCell::new(Heads { identity: None, scanner: HeadScanner::new() }) };
 }
 
 /// Sets the mode of this thread until it is dropped.
@@ -71,10 +76,12 @@ unsafe extern "C" fn recv(
     flags: libc::c_int,
 ) -> libc::ssize_t {
     let mode = RECEIVE_MODE.get();
+    let mut most = length;
     match mode {
-        ReceiveMode::Plain | ReceiveMode::Body => {}
+        ReceiveMode::Plain => {}
+        ReceiveMode::Body { left } => most = length.min(left.max(1)),
         ReceiveMode::Closing => {
-            RECEIVE_MODE.set(ReceiveMode::Body);
+            RECEIVE_MODE.set(ReceiveMode::Body { left: usize::MAX });
             // SAFETY: the call takes only numbers; the caller reads from this socket, so it is its own.
             let _ = unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
         }
@@ -88,21 +95,19 @@ unsafe extern "C" fn recv(
     }
     let (no_address, no_length) = (std::ptr::null_mut(), std::ptr::null_mut());
     // SAFETY: the caller lets `length` bytes be written; without an address nothing else is.
-    let received = unsafe { libc::recvfrom(socket, buffer, length, flags, no_address, no_length) };
-    let is_wrong = match (mode, received) {
-        (ReceiveMode::Plain, 1..) if reads_heads() => {
-            // What fills a buffer goes on with the next one.
-            let goes_on = GOES_ON.replace(received.cast_unsigned() == length);
-            // SAFETY: the call has written so many bytes.
-            let bytes =
-                unsafe { std::slice::from_raw_parts(buffer.cast(), received.cast_unsigned()) };
-            request_line::has_other_version(bytes, goes_on)
+    let received = unsafe { libc::recvfrom(socket, buffer, most, flags, no_address, no_length) };
+    let bytes = match received {
+        // SAFETY: the call has written so many bytes.
+        1.. => unsafe { std::slice::from_raw_parts(buffer.cast(), received.cast_unsigned()) },
+        _ => &[],
+    };
+    let is_wrong = match mode {
+        ReceiveMode::Plain => reads_heads() && follow_heads(socket, bytes),
+        // Only a buffer below the reader of chunks may take what is behind them.
+        ReceiveMode::Body { left: usize::MAX } if !bytes.is_empty() && length <= BUFFER => {
+            request_line::has_other_version_behind_chunks(bytes)
         }
-        (ReceiveMode::Plain, _) => {
-            GOES_ON.set(false);
-            false
-        }
-        (_, received) => received == 0 && length > 0,
+        _ => received == 0 && length > 0,
     };
     if is_wrong {
         // SAFETY: the address is that of this thread's own error number.
@@ -110,6 +115,39 @@ unsafe extern "C" fn recv(
         return -1;
     }
     received
+}
+
+/// What a thread has read of one connection.
+#[cfg(target_os = "linux")]
+struct Heads {
+    /// The connection's, once something of it was received and not finished.
+    identity: Option<u64>,
+    scanner: HeadScanner,
+}
+
+/// Follows what a thread that reads heads has received; true if tiny_http would keep a request in it.
+/// Nothing was received at the end of a connection.
+#[cfg(target_os = "linux")]
+fn follow_heads(socket: libc::c_int, received: &[u8]) -> bool {
+    HEADS.with_borrow_mut(|heads| {
+        // A thread that was in the middle of a head may be at another connection by now.
+        if heads.identity.take().is_none_or(|known| Some(known) != identity(socket)) {
+            heads.scanner = HeadScanner::new();
+        }
+        let is_other = heads.scanner.has_other_version(received);
+        if heads.scanner.is_inside() && !received.is_empty() {
+            heads.identity = identity(socket);
+        }
+        is_other
+    })
+}
+
+/// A number that no other open socket has.
+#[cfg(target_os = "linux")]
+fn identity(socket: libc::c_int) -> Option<u64> {
+    let mut status = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: the call writes the structure, which is read only if it did.
+    unsafe { (libc::fstat(socket, status.as_mut_ptr()) == 0).then(|| status.assume_init().st_ino) }
 }
 
 /// Whether this thread is one of tiny_http's, which read heads.
@@ -128,14 +166,17 @@ fn reads_heads() -> bool {
     })
 }
 
-/// Reads from a reader over a client's connection. Where the connection ends before what it reads, that
+/// Reads from a reader over a client's connection, of whose body so many bytes are left
+/// (`usize::MAX` if nobody knows). Where the connection ends before what it reads, that
 /// is an error and not the end: tiny_http drops the reader of a body at its end.
 ///
 /// # Errors
 /// Those of `reader`, and `UnexpectedEof` for the end of the connection.
-pub fn read_body(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+pub fn read_body(reader: &mut dyn Read, buffer: &mut [u8], left: usize) -> io::Result<usize> {
     #[cfg(target_os = "linux")]
-    let _scope = ModeScope::enter(ReceiveMode::Body);
+    let _scope = ModeScope::enter(ReceiveMode::Body { left });
+    #[cfg(not(target_os = "linux"))]
+    let _ = left;
     reader.read(buffer).map_err(|error| match error.kind() {
         io::ErrorKind::ConnectionAborted => io::ErrorKind::UnexpectedEof.into(),
         _ => error,
@@ -276,11 +317,11 @@ mod tests {
         client.write_all(b"ab").expect("it is open");
         drop(client);
         let mut buffer = [0; 8];
-        assert_eq!(read_body(&mut stream, &mut buffer[..1]).expect("a byte"), 1);
-        assert_eq!(read_body(&mut stream, &mut []).expect("nothing was asked for"), 0);
+        assert_eq!(read_body(&mut stream, &mut buffer[..1], usize::MAX).expect("a byte"), 1);
+        assert_eq!(read_body(&mut stream, &mut [], usize::MAX).expect("nothing was asked for"), 0);
         assert_eq!(stream.read(&mut buffer[1..]).expect("the other byte"), 1);
         assert_eq!(&buffer[..2], b"ab");
-        let error = read_body(&mut stream, &mut buffer).expect_err("the end");
+        let error = read_body(&mut stream, &mut buffer, usize::MAX).expect_err("the end");
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(stream.read(&mut buffer).expect("the end"), 0);
     }
