@@ -21,10 +21,11 @@
 //! | a known route with another method | 405, with `Allow` |
 //! | a body that arrives too slowly | 408 |
 //! | a WebSocket is to be opened | 426, with `Upgrade` |
-//! | a body above `MAX_BODY_BYTES`, or above the memory budget | 413 |
+//! | a body above `MAX_BODY_BYTES`, or whose handling takes more than the memory budget | 413 |
 //! | an error status of the upstream | the same status and text, keys masked |
 //! | the state file cannot be written (nothing was changed); a panic | 500 |
 //! | no connection, an invalid response, a response that breaks off | 502 |
+//! | a response that the memory budget has no room for; clients of `/v1` are told not to retry | 502 |
 //! | the upstream redirects, or returns 404 for a route: the base URL is wrong | 502 |
 //! | the circuit is open | 503, with `Retry-After` and the text of the last failure |
 //! | workers and queue are full, or memory is short | 503, with `Retry-After` |
@@ -153,6 +154,8 @@ pub enum Error {
     MethodNotAllowed(&'static str),
     /// The body is larger than this limit, in bytes.
     BodyTooLarge(usize),
+    /// The body fits, but what has to be made of it never does.
+    RequestTooLarge,
     /// The body ends early or its framing is malformed.
     BodyReadFailed,
     /// The body arrived too slowly. Ollama has no such limit.
@@ -213,6 +216,8 @@ pub enum Error {
     UpstreamProtocol(String),
     /// The upstream ended a response without its terminal event.
     IncompleteStream,
+    /// The memory budget has no room for a response, or for a part of it that is needed whole.
+    ResponseTooLarge,
     /// An error that the upstream reports inside a stream or a response with status 200.
     UpstreamInBand {
         /// The status for the client, if no line was sent yet.
@@ -374,7 +379,7 @@ impl Error {
             Self::UpgradeRequired => ("upgrade_required", 426),
             Self::UnknownRoute => ("unknown_route", 404),
             Self::MethodNotAllowed(_) => ("method_not_allowed", 405),
-            Self::BodyTooLarge(_) => ("body_too_large", 413),
+            Self::BodyTooLarge(_) | Self::RequestTooLarge => ("body_too_large", 413),
             Self::BodyReadFailed => ("body_broken", 400),
             Self::BodyTimeout => ("body_late", 408),
             Self::MalformedHead => ("malformed", 400),
@@ -396,6 +401,7 @@ impl Error {
             Self::MissingEndpoint(_) => ("upstream_status", 502),
             Self::UpstreamProtocol(_) => ("upstream_protocol", 502),
             Self::IncompleteStream => ("upstream_closed", 502),
+            Self::ResponseTooLarge => ("response_too_large", 502),
             Self::UpstreamInBand { status, .. } => ("upstream_in_band", *status),
             Self::Exhausted { last, .. } => return last.kind_and_status(),
             Self::Internal(_) => ("internal", 500),
@@ -432,6 +438,9 @@ impl Error {
             }
             Self::OwnStatus(_) => "see the response",
             Self::MissingBody => "missing request body",
+            Self::RequestTooLarge => {
+                "request body too large: handling it takes more memory than this proxy may use"
+            }
             Self::UpgradeRequired => {
                 "WebSocket connections are not supported: send requests over HTTP"
             }
@@ -474,6 +483,9 @@ impl Error {
             }
             Self::IncompleteStream => {
                 "the upstream closed the connection before its response was complete"
+            }
+            Self::ResponseTooLarge => {
+                "the response of the upstream needs more memory than this proxy has at the moment"
             }
             Self::Internal(_) => "internal error",
         };
@@ -552,6 +564,7 @@ mod tests {
         check(coded, false, Some(500), Never);
         check(Error::MethodNotAllowed("GET"), false, Some(405), Never);
         check(Error::BodyTooLarge(1), false, Some(413), Never);
+        check(Error::RequestTooLarge, false, Some(413), Never);
         check(Error::BodyReadFailed, false, Some(400), Never);
         check(Error::ClientDisconnected, false, None, Never);
         check(Error::ModelNotFound(text()), false, Some(404), Never);
@@ -582,6 +595,7 @@ mod tests {
         check(Error::UpstreamTimeout(TimeoutPhase::OwnBody), true, Some(504), Never);
         check(Error::upstream_protocol("x"), true, Some(502), Never);
         check(Error::IncompleteStream, true, Some(502), Never);
+        check(Error::ResponseTooLarge, false, Some(502), Never);
         check(Error::upstream_in_band(500, "x"), true, Some(500), Never);
         check(Error::upstream_status(429, "x", Backoff), true, Some(429), Backoff);
         let last = Box::new(Error::UpstreamTimeout(TimeoutPhase::Head));

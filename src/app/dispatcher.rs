@@ -32,7 +32,8 @@ use crate::http::exchange::{Exchange, IncomingRequest, RequestHead};
 use crate::http::routes::{self, Lane, ResolvedRoute};
 use crate::http::wrong_keys::WrongKeys;
 use crate::net::connection_guard::{Registry, Rejection};
-use crate::net::limits::{MemoryBudget, MemoryPressure};
+use crate::net::memory_budget::MemoryBudget;
+use crate::net::memory_pressure::MemoryPressure;
 use crate::net::worker_pool::{Overcommit, WorkerPool};
 use crate::observe::lock;
 use crate::observe::metrics::Metrics;
@@ -89,7 +90,7 @@ pub(super) struct Dispatcher {
     pub access: RwLock<Arc<AccessControl>>,
     pub registry: Arc<Registry>,
     pub metrics: Arc<Metrics>,
-    pub body_budget: Arc<MemoryBudget>,
+    pub memory_budget: Arc<MemoryBudget>,
     pub memory_pressure: Arc<MemoryPressure>,
     /// `None` once no more requests are taken.
     pub pools: RwLock<Option<WorkerPools>>,
@@ -158,7 +159,7 @@ impl Dispatcher {
             }
         };
         let request_id = format!("req_{:08x}", rand::random::<u32>());
-        let (format, reservation) = (route.error_format, self.body_budget.new_reservation());
+        let (format, reservation) = (route.error_format, self.memory_budget.new_reservation());
         let mut exchange = Exchange::new(request, request_id, format, reservation, connection);
         handle.into_iter().for_each(|handle| exchange.attach(handle));
         if rejection == Some(Rejection::Closing) {
@@ -207,7 +208,10 @@ impl Dispatcher {
         let error = {
             let is_main = lane == Lane::Main;
             // While no request is running, refusing a request would free no memory.
-            let low_memory = is_main && self.memory_pressure.is_high();
+            let low_memory = is_main && {
+                self.memory_pressure.update();
+                self.memory_pressure.is_high()
+            };
             let pools = lock::read(&self.pools);
             let permit = match &*pools {
                 Some(pools) if low_memory && pools.pool(Lane::Main).load() > 0 => Err(Error::Busy),
@@ -267,6 +271,13 @@ fn credentials(exchange: &Exchange) -> Credentials<'_> {
 
 /// Runs a request on a worker.
 fn serve(app: &App, job: Box<Job>) {
+    match job.exchange.memory_budget() {
+        Some(budget) => budget.scope(|| serve_counted(app, job)),
+        None => serve_counted(app, job),
+    }
+}
+
+fn serve_counted(app: &App, job: Box<Job>) {
     // The key that an upstream may get instead of its own.
     let client_key = if app.router().passes_client_keys() {
         job.access.find_foreign_key(credentials(&job.exchange))

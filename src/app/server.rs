@@ -28,7 +28,10 @@ use crate::net::cancel;
 use crate::net::connection_guard::{
     ConnectionGuard, Counters, Limits, OnScan, Registry, ScanReport,
 };
-use crate::net::limits::{MemoryBudget, MemoryPressure, SystemLimits};
+use crate::net::limits::SystemLimits;
+use crate::net::memory_budget::{MemoryBudget, Relief};
+use crate::net::memory_pressure::MemoryPressure;
+use crate::net::sys;
 use crate::net::worker_pool::Overcommit;
 use crate::observe::metrics::Metrics;
 use crate::observe::panics;
@@ -92,6 +95,9 @@ impl Server {
     ) -> io::Result<Self> {
         panics::count_as_reset(reset_panic::is_reset);
         let (system_limits, started_with) = (SystemLimits::detect(), config.clone());
+        if system_limits.is_small() {
+            sys::disable_huge_pages();
+        }
         let max_connections = config.connection_limits.max_connections;
         (config.workers, config.connection_limits.max_connections) =
             system_limits.fit(config.workers, max_connections);
@@ -110,7 +116,12 @@ impl Server {
         let redactor = config.redactor();
         let upstreams = config.upstream_settings(&redactor);
         let retry_env = Arc::new(retry_env);
-        let router = Router::new(upstreams, config.models.clone(), (&retry_env, &metrics), None);
+        let max_held = limits.max_held_memory.unwrap_or_else(|| system_limits.max_held_memory());
+        let memory_pressure = MemoryPressure::detect();
+        let memory_budget = MemoryBudget::with_pressure(max_held, Some(memory_pressure.clone()));
+        // What begins in the background counts, too.
+        let router = memory_budget
+            .scope(|| Router::new(upstreams, config.models.clone(), (&retry_env, &metrics), None));
         let settings = config.handler_settings(system_limits.max_kept_bytes());
         let app = Arc::new(App::new(settings, router, store, metrics.clone(), SystemTime::now()));
         let reloader = Reloader {
@@ -122,8 +133,8 @@ impl Server {
             started_with,
             turn: Mutex::default(),
         };
+        memory_budget.set_relief(relief(&app));
         let pools = WorkerPools::start(workers, queue, app.clone())?;
-        let memory_pressure = MemoryPressure::detect();
         let memory = (memory_pressure.clone(), app);
         let on_scan = on_scan(pools.overcommit(), memory, metrics.clone());
         let guard = ConnectionGuard::start(
@@ -132,16 +143,13 @@ impl Server {
             limits,
             on_scan,
         )?;
-        let max_body_memory =
-            limits.max_body_memory.unwrap_or_else(|| system_limits.max_body_memory());
-        let body_budget = MemoryBudget::new(max_body_memory);
         let (pools, access) = (RwLock::new(Some(pools)), RwLock::new(Arc::new(access)));
         let refusals = dispatcher::start_refusals(config.connection_limits.max_connections)?;
         let dispatcher = Arc::new(Dispatcher {
             access,
             registry,
             metrics,
-            body_budget,
+            memory_budget,
             memory_pressure,
             pools,
             refusals,
@@ -158,6 +166,11 @@ impl Server {
     /// The counters of the connection guard.
     pub fn counters(&self) -> Counters {
         self.guard.counters()
+    }
+
+    /// Bytes of memory that requests, answers and kept state have reserved.
+    pub fn held_memory(&self) -> usize {
+        self.dispatcher.memory_budget.used()
     }
 
     /// The listening address.
@@ -245,6 +258,12 @@ fn on_scan(
             .cuts()
             .for_each(|(reason, count)| metrics.connections_cut.add(reason.as_str(), count));
     })
+}
+
+/// Frees what is kept for later requests.
+fn relief(app: &Arc<App>) -> Relief {
+    let app = Arc::downgrade(app);
+    Box::new(move |bytes| app.upgrade().iter().for_each(|app| app.free_kept(bytes)))
 }
 
 /// Sleeps; `false` if the shutdown signal or the client's disconnect ended the sleep.

@@ -9,9 +9,13 @@ use ruzstd::decoding::StreamingDecoder;
 
 use super::Context;
 use crate::error::{Error, Result};
+use crate::net::memory_budget::STEP_BYTES;
 
 /// The largest decompressed body, in bytes.
 const MAX_DECOMPRESSED_BYTES: usize = 20 * 1024 * 1024;
+
+/// Bytes that are decompressed at once.
+const PART_BYTES: usize = 64 * 1024;
 
 /// The largest window of a frame, in bytes. It is allocated before anything is decompressed, so a body
 /// of some bytes could otherwise claim 128 MiB.
@@ -30,7 +34,12 @@ pub(super) fn is_compressed(context: &Context<'_>) -> bool {
 pub(super) fn read_body(context: &mut Context<'_>) -> Result<Vec<u8>> {
     let packed = is_compressed(context);
     let body = context.exchange.read_body(context.app.max_body_bytes())?;
-    let body = if packed { decompress_zstd(&body)? } else { body };
+    let body = if packed {
+        // The output, and the window of it that the decoder holds.
+        decompress(&body, &mut |bytes| context.exchange.charge(2 * bytes + STEP_BYTES))?
+    } else {
+        body
+    };
     context.log_body(&body);
     Ok(body)
 }
@@ -41,17 +50,28 @@ pub(super) fn read_body(context: &mut Context<'_>) -> Result<Vec<u8>> {
 /// [`Error::InvalidRequest`] for a body that is not valid zstd, [`Error::BodyTooLarge`] above the
 /// limit.
 pub fn decompress_zstd(body: &[u8]) -> Result<Vec<u8>> {
+    decompress(body, &mut |_| Ok(()))
+}
+
+/// The same; `charge` is called before each part of the output is made.
+fn decompress(body: &[u8], charge: &mut dyn FnMut(usize) -> Result<()>) -> Result<Vec<u8>> {
     let wrong = || Error::invalid_request("failed to decompress request body");
     let mut rest = body;
     let mut out = Vec::new();
     // A body may consist of several frames.
     while !rest.is_empty() {
         let decoder = StreamingDecoder::new_with_max_window_size(&mut rest, MAX_WINDOW_BYTES);
-        let decoder = decoder.map_err(|_| wrong())?;
-        let most = (MAX_DECOMPRESSED_BYTES + 1 - out.len()) as u64;
-        decoder.take(most).read_to_end(&mut out).map_err(|_| wrong())?;
-        if out.len() > MAX_DECOMPRESSED_BYTES {
-            return Err(Error::BodyTooLarge(MAX_DECOMPRESSED_BYTES));
+        let mut decoder = decoder.map_err(|_| wrong())?;
+        loop {
+            charge(PART_BYTES)?;
+            let part = decoder.by_ref().take(PART_BYTES as u64);
+            match { part }.read_to_end(&mut out).map_err(|_| wrong())? {
+                _ if out.len() > MAX_DECOMPRESSED_BYTES => {
+                    return Err(Error::BodyTooLarge(MAX_DECOMPRESSED_BYTES));
+                }
+                PART_BYTES => {}
+                _ => break,
+            }
         }
     }
     Ok(out)

@@ -49,12 +49,12 @@ pub(super) fn embed(context: &mut Context<'_>, text: String) -> Result<()> {
     let keep_alive = parse_keep_alive(request.keep_alive.as_ref())?;
     let name =
         context.app.parse_model_name(request.model.as_deref(), context.trace, empty_model_error)?;
-    let model = request.model.as_deref().unwrap_or_default();
+    let model = request.model.as_deref().unwrap_or_default().to_owned();
     let inputs = embed::parse_inputs(request.input)?;
     options::parse(request.options.as_ref())?;
     let load = load_options(keep_alive, request.options.as_ref());
     let dimensions = request.dimensions.map(|dimensions| dimensions.0);
-    let new_answer = || EmbedResponseBuilder::for_embed(model, dimensions);
+    let new_answer = || EmbedResponseBuilder::for_embed(&model, dimensions);
     let is_load = inputs.is_empty();
     let may_truncate = request.truncate != Some(false);
     let load = (load, may_truncate);
@@ -67,6 +67,8 @@ pub(super) fn embed(context: &mut Context<'_>, text: String) -> Result<()> {
         Reply::Translated(embedded) => embedded,
     };
     let metrics = (!is_load).then(|| build_metrics(context, tokens));
+    // The client may read slowly, and the request may be large.
+    drop(text);
     context.name_upstream();
     context.exchange.respond(200, ContentType::JSON, &answer.finish(metrics))
 }
@@ -103,6 +105,7 @@ pub(super) fn embeddings(context: &mut Context<'_>, text: String) -> Result<()> 
         Reply::Native(reply) => return native::relay(context, reply),
         Reply::Translated(embedded) => embedded,
     };
+    drop(text);
     context.name_upstream();
     context.exchange.respond(200, ContentType::JSON, &embedded.answer.finish(None))
 }

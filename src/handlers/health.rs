@@ -13,6 +13,7 @@ use super::Context;
 use super::info::VERSION;
 use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
+use crate::net::memory_budget;
 use crate::observe::circuit_state::CircuitState;
 use crate::observe::metrics::UpstreamState;
 use crate::observe::redact;
@@ -156,7 +157,7 @@ fn check_all<'a>(context: &Context<'a>) -> Vec<Checked<'a>> {
     let [first, others @ ..] = router.upstreams() else { return Vec::new() };
     thread::scope(|scope| {
         let start = |upstream| {
-            let check = move || check(upstream, trace.clone());
+            let check = memory_budget::inherit(move || check(upstream, trace.clone()));
             let thread = thread::Builder::new().name("health-check".into());
             (upstream, thread.spawn_scoped(scope, check).ok())
         };

@@ -96,7 +96,7 @@ use serde_json::{Map, Value};
 use self::response_store::ResponseStore;
 use self::stack_trim::StackTrimmer;
 use crate::api::wire::keep_alive::KeepAlive;
-use crate::api::wire::ndjson;
+use crate::api::wire::{json_cost, ndjson};
 use crate::error::{Error, Result};
 use crate::http::exchange::{ContentType, Exchange};
 use crate::http::host_info;
@@ -260,6 +260,14 @@ impl App {
         }
     }
 
+    /// Drops so many bytes of what is kept of earlier responses, and then of tool calls.
+    pub fn free_kept(&self, bytes: usize) {
+        let freed = self.responses.free(bytes);
+        for upstream in self.router().upstreams().iter().filter(|_| freed < bytes) {
+            upstream.client.tool_call_extras.free(bytes - freed);
+        }
+    }
+
     fn render_context(&self) -> RenderContext<'_> {
         RenderContext {
             base_url: &self.settings.base_url,
@@ -328,6 +336,11 @@ impl Context<'_> {
         let body = self.exchange.read_body(self.app.max_body_bytes())?;
         self.log_body(&body);
         Ok(body)
+    }
+
+    /// Counts the memory that is needed to parse a body and to write it in another form.
+    fn charge_parsed(&mut self, body: &[u8]) -> Result<()> {
+        self.exchange.charge(json_cost::parsed_bytes(body))
     }
 
     /// Logs what the client sent, where bodies are logged.

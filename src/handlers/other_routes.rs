@@ -64,6 +64,8 @@ fn pass(context: &mut Context<'_>, route: OtherRoute<'_>) -> Result<()> {
     let found = format.find_in_whole(&body).ok_or(Error::UnknownRoute)?;
     let (app, headers) = (context.app, passed_on::select_headers(context));
     let named = NamedModel::new((app, context.trace), found, format.encoder(), no_key)?;
+    // The body is copied to write the name.
+    context.exchange.charge(body.len())?;
     let passed = named.pass_whole((app, context.trace), target, &headers, body)?;
     passed_on::relay_unchanged(context, passed.answer, passed.in_use, Comments::Never)
 }

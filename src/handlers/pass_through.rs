@@ -53,6 +53,8 @@ pub(super) fn pass_buffered(
 ) -> Result<Option<Vec<u8>>> {
     let headers = select_headers(context);
     let app = context.app;
+    // Lists of places in the body, one for each message.
+    context.exchange.charge(body.len() / 2)?;
     let text = decode::decode_body_verbatim(body)?;
     let request = PassBody::parse(&text, endpoint)?;
     let name = context.app.parse_model_name(

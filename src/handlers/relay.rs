@@ -179,6 +179,10 @@ fn pump<E: Encoder>(
             }
         }
         out.flush(elapsed, &now)?;
+        match E::KEEPS_ANSWER {
+            true => events.hold_collected()?,
+            false => events.hold(state.call_bytes())?,
+        }
         out.context.stack.before_wait(elapsed);
         if !wait_for_events(events, state, out.wake_at(elapsed))? {
             return Ok(());

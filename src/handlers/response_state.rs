@@ -17,7 +17,6 @@ use super::{App, Context};
 use crate::api::ollama::decode::non_empty;
 use crate::api::openai::responses::ResponsesRequest;
 use crate::error::{Error, ErrorCode, Result};
-use crate::http::exchange;
 use crate::translate::responses::compaction::encoder::CompactionEncoder;
 use crate::translate::responses::compaction::{self, Expanded};
 use crate::translate::responses::items::{self, Item};
@@ -125,16 +124,13 @@ impl Input<'_> {
     /// Counts the memory of an input that is put together, or copied in another form, as the body's.
     ///
     /// # Errors
-    /// [`Error::Busy`] and [`Error::BodyTooLarge`], as for a body.
+    /// [`Error::Busy`] and [`Error::RequestTooLarge`], as for a body.
     pub(super) fn account(&self, context: &mut Context<'_>, is_copied: bool) -> Result<()> {
         if !self.has_changed && !is_copied {
             return Ok(());
         }
         let length = self.expanded.items.iter().map(|item| item.len() + 1).sum();
-        let mut reservation = context.exchange.take_reservation();
-        let grown = reservation.as_mut().map_or(Ok(()), |reservation| reservation.grow(length));
-        context.exchange.set_reservation(reservation);
-        grown.map_err(exchange::budget_error)
+        context.exchange.charge(length)
     }
 
     /// The items as one text, if they differ from the client's.
@@ -203,6 +199,7 @@ impl<'s> KeepingEncoder<'s> {
 
 impl Encoder for KeepingEncoder<'_> {
     const IS_SSE: bool = true;
+    const KEEPS_ANSWER: bool = true;
 
     fn encode_start(&mut self, out: &mut Vec<u8>, created_at: &str) {
         self.events.encode_start(out, created_at);

@@ -12,6 +12,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::net::memory_budget::{self, Reservation};
 use crate::observe::lock::lock;
 
 /// How long a response is kept after its last use.
@@ -47,6 +48,8 @@ struct Kept {
     /// Every text, with the number of its uses.
     texts: HashMap<Arc<str>, usize>,
     bytes: usize,
+    /// The bytes as a part of the memory budget; `None` before the first response.
+    reservation: Option<Reservation>,
 }
 
 struct KeptResponse {
@@ -160,6 +163,16 @@ impl ResponseStore {
     pub(super) fn clear(&self) {
         *lock(&self.kept) = Kept::default();
     }
+
+    /// Forgets so many bytes, the least recently used response first; returns how many they were. Frees
+    /// nothing while the store is in use, which may itself be what needs memory.
+    pub(super) fn free(&self, bytes: usize) -> usize {
+        let Ok(mut kept) = self.kept.try_lock() else { return 0 };
+        let before = kept.bytes;
+        while before - kept.bytes < bytes && kept.drop_oldest() {}
+        kept.reserve();
+        before - kept.bytes
+    }
 }
 
 impl PendingResponse<'_> {
@@ -265,9 +278,27 @@ impl Kept {
             || self.responses.len() > MAX_RESPONSES
             || self.bytes > max_bytes
         {
-            let Some(response) = self.take_at(0) else { return };
-            self.release_texts(&response);
+            if !self.drop_oldest() {
+                break;
+            }
         }
+        // Requests need the memory more.
+        while !self.reserve() && self.drop_oldest() {}
+    }
+
+    fn drop_oldest(&mut self) -> bool {
+        let oldest = self.take_at(0);
+        oldest.iter().for_each(|response| self.release_texts(response));
+        oldest.is_some()
+    }
+
+    /// Counts what is kept; `false` if the memory budget has no room for it.
+    fn reserve(&mut self) -> bool {
+        if self.reservation.is_none() {
+            // A thread that handles no request has no budget.
+            self.reservation = memory_budget::current().map(|budget| budget.new_reservation());
+        }
+        self.reservation.as_mut().is_none_or(|reservation| reservation.try_resize(self.bytes))
     }
 }
 

@@ -78,6 +78,7 @@ pub(super) fn wants_websocket(context: &Context<'_>, pattern: &str) -> bool {
 
 #[inline(never)] // Not inlined, so that its stack is free while the response is relayed.
 fn start_translated<'a>(context: &mut Context<'a>, body: Vec<u8>) -> Result<Started<'a>> {
+    context.charge_parsed(&body)?;
     let text = decode::decode_body(body)?;
     let mut request: ResponsesRequest<'_> = decode::parse(&text, "openai.ResponsesRequest")?;
     let references = References::find(context, &request)?;

@@ -57,6 +57,7 @@ fn pass_or_compact(context: &mut Context<'_>) -> Result<()> {
 
 #[inline(never)] // Not inlined, so that its stack is free while the model writes.
 fn start_whole<'a>(context: &mut Context<'a>, body: Vec<u8>) -> Result<Started<'a>> {
+    context.charge_parsed(&body)?;
     let text = decode::decode_body(body)?;
     let request: ResponsesRequest<'_> = decode::parse(&text, "openai.ResponsesCompactRequest")?;
     if non_empty(request.model.as_deref()).is_none() {

@@ -86,10 +86,12 @@ pub fn handle(mut context: Context<'_>) -> Result<()> {
             }
             WithBody(serve) => {
                 let body = context.read_body()?;
+                context.charge_parsed(&body)?;
                 serve(context, decode::decode_body(body)?)
             }
             Decompressed(serve) => {
                 let body = decompress::read_body(context)?;
+                context.charge_parsed(&body)?;
                 serve(context, decode::decode_body(body)?)
             }
             ReadsBody(serve) => serve(context),

@@ -14,7 +14,7 @@ use super::passed_on::{Comments, Passed, relay_unchanged, select_headers};
 use super::{AppView, Context, LoadOptions, model_required_error};
 use crate::api::openai::raw_object;
 use crate::error::{Error, Result};
-use crate::http::exchange;
+use crate::http::exchange::BudgetedReader;
 use crate::translate::pass_through::Endpoint;
 use crate::upstream::router::candidates::Candidate;
 use crate::upstream::router::rendezvous::ConversationKey;
@@ -114,13 +114,20 @@ pub(super) fn pass_streaming<'a>(
                 answer = stream_upload(&mut body, named, (app, trace), (target, &headers));
             }
             Ok(PrefixDecision::Buffer) => {
-                let reserved = reservation.as_mut().map_or(Ok(()), |it| it.grow(length));
-                match reserved {
-                    Ok(()) => {
-                        let buffered = buffered.insert(Vec::with_capacity(length));
-                        body.as_reader(None).read_to_end(buffered)?;
+                let mut whole = Vec::with_capacity(length);
+                let mut parts = body.as_reader(None);
+                let mut reader = BudgetedReader::new(&mut parts, reservation.as_mut());
+                let read = reader.read_to_end(&mut whole);
+                match reader.finish() {
+                    None => {
+                        read?;
+                        buffered = Some(whole);
                     }
-                    Err(exceeded) => answer = Err(exchange::budget_error(exceeded)),
+                    Some(error) => {
+                        answer = Err(error);
+                        drop(whole);
+                        reservation = None;
+                    }
                 }
             }
             Err(error) => answer = Err(error),

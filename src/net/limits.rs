@@ -1,19 +1,14 @@
 //! Limits of the system and of memory, and what fits into them.
 //!
 //! The configuration is fitted to the limits of open files, threads and memory at the start
-//! ([`SystemLimits::fit`]); request bodies share one memory budget ([`MemoryBudget`]); close to the
-//! memory limit new requests are refused ([`MemoryPressure`]). Limits of threads and memory are those
-//! of the control group, version 1 or 2; without `/proc` or `/sys/fs/cgroup`, and on other systems
-//! than Linux, there are none. Changes no limit except that of open files, which it raises.
+//! ([`SystemLimits::fit`]). Limits of threads and memory are those of the control group, version 1 or 2;
+//! without `/proc` or `/sys/fs/cgroup`, and on other systems than Linux, there are none. Changes no limit
+//! except that of open files, which it raises.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
-use crate::observe::lock::lock;
 use crate::observe::proc_field;
 
 const MIB: u64 = 1024 * 1024;
@@ -40,6 +35,9 @@ const STREAM_MEMORY: u64 = 160 * 1024;
 /// Memory of one of many connections, including the kernel's buffers.
 const CONNECTION_MEMORY: u64 = 96 * 1024;
 
+/// The memory limit below which no large pages are used: each of many answers would use up to 2 MiB more.
+const MIN_HUGE_PAGE_MEMORY: u64 = 1024 * MIB;
+
 /// The most bytes of earlier responses that are kept.
 const MAX_KEPT_BYTES: u64 = 64 * MIB;
 
@@ -47,12 +45,9 @@ const MAX_KEPT_BYTES: u64 = 64 * MIB;
 const MINIMUM: usize = 8;
 
 /// The memory limit's file in control groups of version 2 and 1.
-const MEMORY_LIMIT_FILES: &[&str] = &["memory.max", "memory.limit_in_bytes"];
+pub(super) const MEMORY_LIMIT_FILES: &[&str] = &["memory.max", "memory.limit_in_bytes"];
 
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
-
-/// Shortest time between two readings of the memory in use.
-const MEMORY_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Limits of the process; `None` for no limit, or an unknown one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,6 +114,11 @@ impl SystemLimits {
         (room, Some(format!("using {room} {what} instead of {wanted}: the {name} allows no more")))
     }
 
+    /// Whether large pages, which are in memory as a whole, would take too much of it.
+    pub fn is_small(&self) -> bool {
+        self.memory.is_some_and(|limit| limit < MIN_HUGE_PAGE_MEMORY)
+    }
+
     /// Bytes of earlier responses that may be kept: at most a quarter of the memory that the idle program
     /// leaves.
     pub fn max_kept_bytes(&self) -> usize {
@@ -127,139 +127,19 @@ impl SystemLimits {
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
-    /// Bytes of request bodies that may be held at once: a third of the memory limit, because a body
-    /// is in memory twice while it is sent on.
-    pub fn max_body_memory(&self) -> usize {
+    /// Bytes that requests, answers and kept state may hold at once: three fifths of the memory that the idle
+    /// program leaves. The rest is for streams, connections and what the allocator keeps.
+    pub fn max_held_memory(&self) -> usize {
         let bytes = match self.memory {
-            Some(limit) => limit.saturating_sub(BASE_MEMORY) / 3,
+            Some(limit) => limit.saturating_sub(BASE_MEMORY) / 5 * 3,
             None => proc_field::read("/proc/meminfo", "MemTotal").map_or(u64::MAX, |kib| kib * 256),
         };
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 }
 
-/// A number of bytes that many reservations share.
-#[derive(Debug)]
-pub struct MemoryBudget {
-    limit: usize,
-    used: AtomicUsize,
-}
-
-/// A part of a [`MemoryBudget`], returned when it is dropped.
-#[derive(Debug)]
-pub struct Reservation {
-    budget: Arc<MemoryBudget>,
-    bytes: usize,
-}
-
-/// The budget does not allow a reservation to grow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BudgetExceeded {
-    /// Other reservations hold too much at the moment.
-    Exhausted,
-    /// The reservation would exceed the whole budget, which is this many bytes.
-    TooLarge(usize),
-}
-
-impl MemoryBudget {
-    /// A budget of `limit` bytes.
-    pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicUsize::new(0) })
-    }
-
-    /// A reservation of 0 bytes.
-    #[must_use]
-    pub fn new_reservation(self: &Arc<Self>) -> Reservation {
-        Reservation { budget: self.clone(), bytes: 0 }
-    }
-}
-
-impl Reservation {
-    /// Reserves `by` more bytes.
-    ///
-    /// # Errors
-    /// [`BudgetExceeded`]; the reservation then stays as it is.
-    pub fn grow(&mut self, by: usize) -> Result<(), BudgetExceeded> {
-        let all = self.budget.used.fetch_add(by, Ordering::AcqRel).saturating_add(by);
-        if all > self.budget.limit {
-            self.budget.used.fetch_sub(by, Ordering::AcqRel);
-            let alone = self.bytes.saturating_add(by) > self.budget.limit;
-            return Err(if alone {
-                BudgetExceeded::TooLarge(self.budget.limit)
-            } else {
-                BudgetExceeded::Exhausted
-            });
-        }
-        self.bytes += by;
-        Ok(())
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.bytes, Ordering::AcqRel);
-    }
-}
-
-/// Whether the control group is close to its memory limit.
-#[derive(Debug)]
-pub struct MemoryPressure {
-    /// The lowest limit in bytes and its group; `None` without a limit.
-    cgroup: Option<(u64, PathBuf)>,
-    last_check: Mutex<Instant>,
-    is_high: AtomicBool,
-}
-
-impl MemoryPressure {
-    /// Finds the control group with the lowest memory limit.
-    pub fn detect() -> Arc<Self> {
-        let limit = |dir: PathBuf| Some((read_limit(&dir, MEMORY_LIMIT_FILES)?, dir));
-        let cgroup = cgroup_dirs("memory").into_iter().filter_map(limit).min();
-        let (last_check, is_high) = (Mutex::new(Instant::now()), AtomicBool::new(false));
-        Arc::new(Self { cgroup, last_check, is_high })
-    }
-
-    /// Whether less than an eighth of the limit was left when [`MemoryPressure::update`] last read it.
-    pub fn is_high(&self) -> bool {
-        self.is_high.load(Ordering::Relaxed)
-    }
-
-    /// Reads the memory in use, at most every 100 ms, and logs when it becomes low or sufficient.
-    pub fn update(&self) {
-        let Some((limit, cgroup)) = &self.cgroup else { return };
-        let mut last_check = lock(&self.last_check);
-        if last_check.elapsed() < MEMORY_CHECK_INTERVAL {
-            return;
-        }
-        *last_check = Instant::now();
-        let is_high = used_memory(cgroup).is_some_and(|used| used > limit - limit / 8);
-        match (self.is_high.swap(is_high, Ordering::Relaxed), is_high) {
-            (false, true) => log::warn!("memory is low: new requests are refused"),
-            (true, false) => log::warn!("memory is sufficient again"),
-            (true, true) | (false, false) => {}
-        }
-    }
-}
-
-/// Bytes of memory that a control group uses, without the page cache, which the kernel can drop.
-fn used_memory(cgroup: &Path) -> Option<u64> {
-    let read = |name| fs::read_to_string(cgroup.join(name)).ok();
-    let used = read("memory.current").or_else(|| read("memory.usage_in_bytes"))?;
-    let cached = read("memory.stat").map_or(0, |stat| page_cache_bytes(&stat));
-    Some(used.trim().parse::<u64>().ok()?.saturating_sub(cached))
-}
-
-/// Bytes of the page cache. Where version 1 has fields that include child groups, those count.
-fn page_cache_bytes(stat: &str) -> u64 {
-    let field = |name: &&str| {
-        let total = proc_field::parse(stat, &format!("total_{name}"));
-        total.or_else(|| proc_field::parse(stat, name))
-    };
-    ["inactive_file", "active_file"].iter().filter_map(field).sum()
-}
-
 /// The directories of the process's control group and of the groups around it.
-fn cgroup_dirs(controller: &str) -> Vec<PathBuf> {
+pub(super) fn cgroup_dirs(controller: &str) -> Vec<PathBuf> {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mut dirs = Vec::new();
     for (root, path) in own.lines().filter_map(|line| parse_cgroup_line(line, controller)) {
@@ -285,7 +165,7 @@ fn parse_cgroup_line<'a>(line: &'a str, controller: &str) -> Option<(PathBuf, &'
 }
 
 /// A group's limit. Version 1 expresses "no limit" by a number close to the largest.
-fn read_limit(dir: &Path, names: &[&str]) -> Option<u64> {
+pub(super) fn read_limit(dir: &Path, names: &[&str]) -> Option<u64> {
     let read = |name: &&str| fs::read_to_string(dir.join(name)).ok();
     let number = names.iter().find_map(read)?.trim().parse::<u64>().ok()?;
     (number < 1 << 60).then_some(number)
@@ -361,11 +241,11 @@ mod tests {
     }
 
     #[test]
-    fn bodies_get_a_third_of_what_is_left() {
+    fn what_is_held_gets_three_fifths_of_what_is_left() {
         let limits = |mib| SystemLimits { memory: Some(mib * MIB), ..SystemLimits::default() };
-        let bodies = |mib| limits(mib).max_body_memory() as u64;
-        assert_eq!((bodies(32), bodies(190), bodies(1)), (22 * MIB / 3, 60 * MIB, 0));
-        assert!(SystemLimits::default().max_body_memory() > 0);
+        let held = |mib| limits(mib).max_held_memory() as u64;
+        assert_eq!((held(35), held(110), held(1)), (15 * MIB, 60 * MIB, 0));
+        assert!(SystemLimits::default().max_held_memory() > 0);
     }
 
     #[test]
@@ -374,19 +254,6 @@ mod tests {
         let kept = |mib| limits(mib).max_kept_bytes() as u64;
         assert_eq!((kept(32), kept(1), kept(9000)), (11 * MIB / 2, 0, MAX_KEPT_BYTES));
         assert_eq!(SystemLimits::default().max_kept_bytes() as u64, MAX_KEPT_BYTES);
-    }
-
-    #[test]
-    fn a_budget_has_one_limit_for_all() {
-        let budget = MemoryBudget::new(10);
-        let (mut first, mut second) = (budget.new_reservation(), budget.new_reservation());
-        assert_eq!((first.grow(6), second.grow(4)), (Ok(()), Ok(())));
-        assert_eq!([first.grow(1), second.grow(1)], [Err(BudgetExceeded::Exhausted); 2]);
-        assert_eq!(second.grow(7), Err(BudgetExceeded::TooLarge(10)));
-        drop(first);
-        assert_eq!((second.grow(6), second.grow(1)), (Ok(()), Err(BudgetExceeded::TooLarge(10))));
-        drop(second);
-        assert_eq!(budget.used.load(Ordering::Acquire), 0);
     }
 
     #[test]
@@ -402,13 +269,5 @@ mod tests {
         for line in ["4:cpuset:/", "1:name=systemd:/x", "", "nonsense"] {
             check(line, None);
         }
-    }
-
-    #[test]
-    fn pages_of_files_do_not_count() {
-        assert_eq!(page_cache_bytes("anon 5\nfile 9\ninactive_file 3\nactive_file 4\n"), 7);
-        let total = "inactive_file 1\ntotal_inactive_file 30\ntotal_active_file 4\n";
-        assert_eq!(page_cache_bytes(total), 34);
-        assert_eq!(page_cache_bytes(""), 0);
     }
 }

@@ -15,11 +15,29 @@
 //! | threads | `pids.max` of the control group | 24 | half of the rest for either |
 //! | memory | limit of the control group, version 1 or 2 | 10 MiB | 160 KiB, 96 KiB |
 //!
-//! - **Bodies in memory** share one budget: a third of the memory limit above 10 MiB, or a quarter
-//!   of the machine's memory without a limit. A body counts while it is held. A body that does not
-//!   fit at the moment gets 503, and a body that can never fit gets 413.
+//! - **What is held in memory** of requests and answers shares one budget ([`memory_budget`]): three fifths
+//!   of the memory limit above 10 MiB, or a quarter of the machine's memory without a limit. It is reserved
+//!   before it is held, and returned when it is dropped:
+//!
+//!   | what | counts |
+//!   | --- | --- |
+//!   | a body that is held | its bytes while they arrive, until the response begins |
+//!   | what is made of it: a tree of JSON, texts in another form, a copy | an upper bound by [`json_cost`], or the copy |
+//!   | what zstd unfolds | twice, with the window of the decoder |
+//!   | a body that streams through | nothing but its first 64 KiB, as a part of its worker's memory |
+//!   | a request in another form, after a refusal | three times while it is sent |
+//!   | a whole response of the upstream | four times at most: read, parsed, held and written again |
+//!   | an event above 128 KiB | five times |
+//!   | a stream that is collected, or whose end repeats it; calls until they are whole | four times |
+//!   | lines that wait for the end of a response of HTTP/1.0 | their bytes |
+//!   | earlier responses, and what comes with tool calls | their bytes; they give way to requests |
+//!
+//!   A request that does not fit at the moment gets 503 with `Retry-After`, and one that can never fit gets
+//!   413. A response that does not fit gets 502, or ends with an error where it has begun.
 //! - **Memory pressure**: while less than an eighth of the memory limit is left (page cache not
-//!   counted), new requests get 503 if any other is running.
+//!   counted), new requests get 503 if any other is running; nothing is reserved that would leave less
+//!   than a sixteenth. Freed memory is returned to the system before that. Below a limit of 1 GiB no large
+//!   pages are used.
 //! - **Sizes**: `MAX_BODY_BYTES` (100 MiB) for a request body; 20 MiB, and a window of 32 MiB, for
 //!   a decompressed zstd body; 256 MiB for a whole response of the upstream; 64 MiB for one event
 //!   of a stream.
@@ -35,6 +53,8 @@
 //!
 //! Without free descriptors or threads no new connection is served until some are free again; a
 //! connection that waits meanwhile gets 503.
+//!
+//! [`json_cost`]: crate::api::wire::json_cost
 //!
 //! # Threads
 //!
@@ -65,5 +85,7 @@ pub mod cancel;
 pub mod connection_guard;
 pub mod limits;
 pub(crate) mod listen_address;
+pub mod memory_budget;
+pub mod memory_pressure;
 pub mod sys;
 pub mod worker_pool;

@@ -134,7 +134,7 @@ pub fn advise_huge_pages<T>(buffer: &mut [T]) {
         let start = buffer.as_mut_ptr().cast::<u8>();
         let ahead = start.align_offset(HUGE_PAGE);
         let length = size_of_val(buffer).saturating_sub(ahead) / HUGE_PAGE * HUGE_PAGE;
-        if length > 0 {
+        if length > 0 && !HAS_SMALL_PAGES.load(std::sync::atomic::Ordering::Relaxed) {
             // SAFETY: the range lies within `buffer`, which is borrowed mutably, and the advice does
             // not change its contents.
             let _ = unsafe {
@@ -144,6 +144,21 @@ pub fn advise_huge_pages<T>(buffer: &mut [T]) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = buffer;
+}
+
+/// Set once large pages are not to be used.
+#[cfg(target_os = "linux")]
+static HAS_SMALL_PAGES: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+/// Keeps the whole process on small pages from now on: a large one is in memory as a whole however little of it
+/// is used, and a buffer of which only a part was advised is copied when it grows.
+pub fn disable_huge_pages() {
+    #[cfg(target_os = "linux")]
+    {
+        HAS_SMALL_PAGES.store(true, std::sync::atomic::Ordering::Relaxed);
+        // SAFETY: the call takes only numbers, and changes no memory.
+        let _ = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+    }
 }
 
 /// Returns the stack pages below the caller's frame to the system; they read as zeros when used again.

@@ -51,6 +51,8 @@ pub struct ToolCallAssembler {
     emitted: Vec<EmittedCall>,
     /// Makes generated ids differ from response to response.
     id_seed: u64,
+    /// Bytes of all pieces.
+    received_bytes: usize,
 }
 
 /// What is remembered of a call that was returned.
@@ -76,6 +78,11 @@ impl ToolCallAssembler {
     /// An empty assembler. `seed` should differ from response to response.
     pub fn new(seed: &str) -> Self {
         Self { id_seed: fnv1a(seed.as_bytes(), 0), ..Self::default() }
+    }
+
+    /// Bytes of arguments and extras so far.
+    pub fn received_bytes(&self) -> usize {
+        self.received_bytes
     }
 
     /// True once a call has begun.
@@ -105,6 +112,8 @@ impl ToolCallAssembler {
                 self.pending.len() - 1
             }
         };
+        self.received_bytes +=
+            function.arguments.map_or(0, |raw| raw.get().len()) + extra.map_or(0, str::len);
         self.pending[place].append(id, &function);
         if let Some(extra) = extra {
             self.pending[place].extra_content = Some(extra.to_owned());

@@ -29,6 +29,7 @@ use crate::backends::errors::ErrorDetails;
 use crate::backends::profiles;
 use crate::backends::profiles::Profile;
 use crate::error::{Error, Result};
+use crate::net::memory_budget;
 use crate::observe::body_log::{BodyLog, BodyLogger};
 use crate::observe::circuit_state::CircuitState;
 use crate::observe::metrics::UpstreamMetrics;
@@ -195,7 +196,11 @@ impl Client {
         document: &Document<'_>,
         trace: &mut Trace,
     ) -> AttemptResult<UpstreamResponse> {
+        // Before what it counts, so that it is dropped behind it.
+        let mut reservation = memory_budget::reserve();
         let (body, is_for_responses) = (self.document_body(document), document.is_for_responses());
+        // The request, its document and this body.
+        reservation.cover_request(3 * body.len())?;
         let operation = if is_for_responses { Operation::RESPONSES } else { target.operation };
         let operation = operation.streaming(document.is_stream());
         let to_stream =

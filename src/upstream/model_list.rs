@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::models::catalog::{CachedList, RefreshGuard, SharedModelList};
 use crate::models::list::{self, ModelList};
 use crate::models::probes::ModelFacts;
+use crate::net::memory_budget;
 use crate::observe::lock::lock;
 use crate::observe::redact;
 use crate::upstream::backoff::RetryPolicy;
@@ -115,7 +116,8 @@ impl Upstream {
     /// Starts the fetch that [`Catalog::begin_refresh`](crate::models::catalog::Catalog::begin_refresh)
     /// announced, on a thread of its own; `false`, and the fetch is over, if there is none.
     pub(super) fn spawn_refresh(&self, refresh: impl FnOnce() + Send + 'static) -> bool {
-        let spawned = thread::Builder::new().name("model-list".into()).spawn(refresh);
+        let spawned =
+            thread::Builder::new().name("model-list".into()).spawn(memory_budget::inherit(refresh));
         if let Err(error) = &spawned {
             log::warn!("cannot start a thread to refresh the model list: {error}");
             self.catalog.end_refresh();
@@ -152,8 +154,11 @@ impl Client {
         // Lists are fetched on threads that serve no request.
         redact::with_request_key(client_key.as_ref(), || {
             let fetch = |trace: &mut Trace| self.fetch_list(attempt, timeout, trace);
-            let list = self.fixed_list().map_or_else(|| fetch(trace), Ok)?;
-            Ok(self.add_details(list, trace))
+            // The texts of the responses are not held.
+            memory_budget::part(|| {
+                let list = self.fixed_list().map_or_else(|| fetch(trace), Ok)?;
+                Ok(self.add_details(list, trace))
+            })
         })
     }
 

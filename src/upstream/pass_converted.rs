@@ -305,6 +305,10 @@ impl PassPieces for ChunkStream {
                 return Ok(Piece::End);
             }
             self.map_events()?;
+            if self.custom.is_some() {
+                // Calls are held until they are whole.
+                self.events.hold_collected()?;
+            }
             if !self.buffer.is_empty() {
                 return Ok(Piece::Bytes(&self.buffer));
             }

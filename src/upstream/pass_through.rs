@@ -28,6 +28,7 @@ use crate::api::openai::other_routes::OtherRoute;
 use crate::api::openai::raw_object;
 use crate::backends::errors;
 use crate::error::{Error, Result};
+use crate::net::memory_budget;
 use crate::observe::body_log::BodyLogger;
 use crate::translate::pass_through::{Endpoint, PassBody};
 use crate::upstream::call_repairs::Target;
@@ -92,10 +93,14 @@ impl Client {
         (document, headers): (Option<&Document<'_>>, &PassHeaders),
         trace: &mut Trace,
     ) -> AttemptResult<(Passed, Conversion)> {
+        let mut reservation = memory_budget::reserve();
         let body = match document {
             None => request.to_bytes(),
             Some(document) => Cow::Owned(self.document_body(document).into_bytes()),
         };
+        if let Cow::Owned(copy) = &body {
+            reservation.cover_request(copy.len())?;
+        }
         let is_for_responses = document.is_some_and(Document::is_for_responses);
         let custom_tools = document.map_or(&[][..], |document| &document.effects.custom_tools);
         let conversion = Conversion::new(&request.object, is_for_responses, custom_tools);
@@ -251,7 +256,7 @@ impl Client {
         if !is_event_stream && is_short {
             let (mut deadline, mut bytes) = (ReadDeadline::new(timeout), Vec::new());
             let bounds = (MAX_BUFFERED_BYTES, length);
-            deadline.read_to_end(&mut body.into_reader(), bounds, &mut bytes)?;
+            deadline.read_to_end(&mut body.into_reader(), bounds, &mut bytes, &mut |_| Ok(()))?;
             check_cancelled()?;
             if let Some(logger) = logger {
                 logger.log("upstream response", &bytes);

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::backoff::RetryPolicy;
 use super::{Trace, Upstream};
 use crate::error::Retry;
+use crate::net::memory_budget;
 use crate::observe::lock::lock;
 
 /// Called when a circuit opens.
@@ -116,6 +117,7 @@ impl Upstream {
                     turn = upstream.and_then(|upstream| upstream.prober.begin());
                 }
             };
+            let probe = memory_budget::inherit(probe);
             if let Err(error) = thread::Builder::new().name("circuit-probe".into()).spawn(probe) {
                 log::warn!("cannot start a thread to probe an upstream: {error}");
             }

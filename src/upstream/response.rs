@@ -19,8 +19,10 @@ use super::transport::read_deadline::{ReadDeadline, fill_available};
 use super::transport::workarounds::with_read_timeout;
 use super::{Operation, in_band};
 use crate::api::openai::chunk::Chunk;
+use crate::api::wire::json_cost;
 use crate::api::wire::sse::{Decoder, Event};
 use crate::error::{Error, Result};
+use crate::net::memory_budget::{self, Reservation};
 use crate::observe::body_log::BodyLogger;
 use crate::observe::metrics::UpstreamMetrics;
 use crate::translate::responses_upstream::chunks::EventMapper;
@@ -34,6 +36,19 @@ const READ_BUFFER_BYTES: usize = 4 * 1024;
 
 /// Bytes after which events are passed on, although more bytes may have arrived.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
+
+/// How often an event is in memory while it is translated: as it came, parsed, as the client gets it, and once
+/// more where it was read in advance.
+const EVENT_COPIES: usize = 5;
+
+/// The same for what is held until a response is whole.
+const HELD_COPIES: usize = 4;
+
+/// Bytes of an event that are not held: members that are the same in all events.
+const CHUNK_FRAME_BYTES: usize = 160;
+
+/// Bytes that are held of any event.
+const CHUNK_BYTES: usize = 16;
 
 /// Events that add nothing, behind which an error is still the first event.
 const MAX_HELD_EVENTS: usize = 4;
@@ -77,6 +92,10 @@ impl UpstreamResponse {
             return Ok(Self::Stream(Box::new(EventStream::new(body, mapper, logger))));
         }
         let text = read_whole(response.into_body(), timeout, operation.max_response_bytes())?;
+        // Vectors are copied without being parsed.
+        let is_parsed = operation.path != Operation::EMBEDDING.path;
+        let parsed = if is_parsed { json_cost::parsed_bytes(text.as_bytes()) } else { text.len() };
+        memory_budget::hold(parsed + text.len())?;
         if let Some(logger) = logger {
             logger.log("upstream response", text.as_bytes());
         }
@@ -113,9 +132,14 @@ fn too_large_error(limit: u64) -> Error {
 }
 
 fn read_whole(body: Body, timeout: Duration, limit: u64) -> Result<String> {
+    // Before what it counts, so that it is dropped behind it.
+    let mut held = memory_budget::reserve();
     let mut bytes = Vec::new();
     let bounds = (limit + 1, body.content_length());
-    ReadDeadline::new(timeout).read_to_end(&mut body.into_reader(), bounds, &mut bytes)?;
+    let mut reserve = |bytes| held.cover(bytes);
+    let (mut deadline, mut reader) = (ReadDeadline::new(timeout), body.into_reader());
+    deadline.read_to_end(&mut reader, bounds, &mut bytes, &mut reserve)?;
+    held.hold();
     check_cancelled()?;
     if bytes.len() as u64 > limit {
         return Err(too_large_error(limit));
@@ -221,6 +245,12 @@ pub struct EventStream {
     is_waiting: bool,
     /// Bytes of the events so far.
     event_bytes: u64,
+    /// What a response that is collected holds of them.
+    collected_bytes: usize,
+    /// The memory for the largest event so far, and for what is held of all.
+    reservation: Reservation,
+    largest_bytes: usize,
+    held_bytes: usize,
     logger: Option<BodyLogger>,
 }
 
@@ -237,6 +267,10 @@ impl EventStream {
             is_ended: false,
             is_waiting: false,
             event_bytes: 0,
+            collected_bytes: 0,
+            reservation: memory_budget::reserve(),
+            largest_bytes: 0,
+            held_bytes: 0,
             logger,
         }
     }
@@ -256,6 +290,7 @@ impl EventStream {
         if let Some(Event::Data(data) | Event::Error(data)) = event {
             self.body.deadline.reset();
             self.event_bytes += data.len() as u64;
+            self.collected_bytes += data.len().saturating_sub(CHUNK_FRAME_BYTES) + CHUNK_BYTES;
         }
         if let (Some(logger), Some(Event::Data(data) | Event::Error(data))) = (&self.logger, event)
         {
@@ -318,13 +353,34 @@ impl EventStream {
         self.held_failure.take().or_else(|| self.ended_early.then_some(Error::IncompleteStream))
     }
 
-    /// Checks the bound of a stream that is collected into a whole response.
+    /// Checks the bounds of a stream that is collected into a whole response.
     ///
     /// # Errors
-    /// [`Error::UpstreamProtocol`] for more than a whole response may have.
-    pub fn check_size(&self) -> Result<()> {
-        let is_too_large = self.event_bytes > MAX_RESPONSE_BYTES;
-        if is_too_large { Err(too_large_error(MAX_RESPONSE_BYTES)) } else { Ok(()) }
+    /// [`Error::UpstreamProtocol`] for more than a whole response may have, [`Error::ResponseTooLarge`] for
+    /// more than the memory budget has room for.
+    pub fn check_size(&mut self) -> Result<()> {
+        if self.event_bytes > MAX_RESPONSE_BYTES {
+            return Err(too_large_error(MAX_RESPONSE_BYTES));
+        }
+        self.hold_collected()
+    }
+
+    /// Counts the memory of a stream whose texts are held until its end.
+    ///
+    /// # Errors
+    /// [`Error::ResponseTooLarge`].
+    pub fn hold_collected(&mut self) -> Result<()> {
+        self.hold(self.collected_bytes)
+    }
+
+    /// Counts the memory of so many bytes that are held of the events so far, and are written once more at
+    /// the end.
+    ///
+    /// # Errors
+    /// [`Error::ResponseTooLarge`].
+    pub fn hold(&mut self, bytes: usize) -> Result<()> {
+        self.held_bytes = HELD_COPIES * bytes;
+        self.reservation.cover(self.held_bytes + self.largest_bytes)
     }
 
     /// Waits for more bytes. After `true`, [`EventStream::try_next`] may have events; after `false`
@@ -378,8 +434,22 @@ impl EventStream {
     /// Decodes a buffer that is filled as far as possible; returns whether more may have arrived.
     fn decode(&mut self, buffer: &mut [u8], filled: usize) -> bool {
         let filled = self.body.fill(buffer, filled);
+        if let Err(error) = self.reserve_event(filled) {
+            (self.held_failure, self.is_ended) = (Some(error), true);
+            return false;
+        }
         self.decoder.push(&buffer[..filled]);
         filled == buffer.len() && self.body.pending_error.is_none()
+    }
+
+    /// Counts the memory of an event that has grown large.
+    fn reserve_event(&mut self, more: usize) -> Result<()> {
+        let length = self.decoder.buffered() + more;
+        if length <= 2 * MAX_BATCH_BYTES || EVENT_COPIES * length <= self.largest_bytes {
+            return Ok(());
+        }
+        self.largest_bytes = EVENT_COPIES * length;
+        self.reservation.cover(self.held_bytes + self.largest_bytes)
     }
 
     #[inline(never)] // Not inlined, to keep its buffer off the stacks of the streams that wait.

@@ -61,8 +61,9 @@ class Upstream:
     program and to no outgoing connection while the upstream is down.
     """
 
-    def __init__(self, *options):
+    def __init__(self, *options, program="upstream.py"):
         self.options = options
+        self.program = program
         self.reserved = socket.socket()
         self.reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.reserved.bind(("127.0.0.1", 0))
@@ -71,7 +72,7 @@ class Upstream:
         self.start()
 
     def start(self):
-        command = [sys.executable, os.path.join(HERE, "upstream.py"), "--port", str(self.port)]
+        command = [sys.executable, os.path.join(HERE, self.program), "--port", str(self.port)]
         command += self.options
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=tied())
         line = self.process.stdout.readline()

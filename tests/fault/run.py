@@ -26,6 +26,7 @@ import scenarios_guard  # noqa: F401
 import scenarios_keys  # noqa: F401
 import scenarios_limits  # noqa: F401
 import scenarios_load  # noqa: F401
+import scenarios_memory  # noqa: F401
 import scenarios_recovery  # noqa: F401
 import scenarios_rest  # noqa: F401
 import scenarios_self  # noqa: F401

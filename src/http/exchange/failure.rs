@@ -32,6 +32,10 @@ impl Exchange {
 
     /// Reports `error` to the client, unless the response is complete or the client is gone.
     pub fn fail(&mut self, error: &Error) {
+        if matches!(error, Error::ResponseTooLarge) {
+            // The model has written the response, and would only write it once more.
+            self.forbid_retry();
+        }
         let sent = self.error_format.status(error).map(|status| self.send_error(error, status));
         if !matches!(sent, Some(Ok(()))) {
             // The client is gone.

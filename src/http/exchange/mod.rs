@@ -34,7 +34,7 @@ pub use self::content::ContentType;
 use self::content::StreamFormat;
 use self::frame::append_frame;
 use self::head::BodyKind;
-pub use self::request_body::{UNLIMITED, budget_error};
+pub use self::request_body::{BudgetedReader, UNLIMITED};
 pub use self::request_head::{ConnectionHeader, RequestHead};
 use crate::api::openai::pass_head::PassHead;
 use crate::error::{Error, Result};
@@ -43,7 +43,7 @@ use crate::http::error_format::ErrorFormat;
 use crate::http::unread_body;
 use crate::net::cancel::CancellationToken;
 use crate::net::connection_guard::{RequestHandle, RequestPhase, ResponseState};
-use crate::net::limits::Reservation;
+use crate::net::memory_budget::{self, MemoryBudget, Reservation};
 
 /// Bodies below this size are written together with their head; copying more costs more than a
 /// second write.
@@ -80,8 +80,10 @@ pub struct Exchange {
     is_body_cut_off: bool,
     /// The request's entry at the connection guard.
     handle: Option<RequestHandle>,
-    /// The body's share of the memory budget, until the response begins.
+    /// What the body, and what is made of it, may take of the memory budget, until the response begins.
     reservation: Option<Reservation>,
+    /// The same for lines that wait for the end of the response.
+    pending_reservation: Option<Reservation>,
 }
 
 enum State {
@@ -135,6 +137,7 @@ impl Exchange {
             state: State::Waiting(request),
             handle: None,
             reservation: Some(reservation),
+            pending_reservation: None,
         }
     }
 
@@ -169,6 +172,11 @@ impl Exchange {
         if let State::Waiting(request) = mem::replace(&mut self.state, State::Done) {
             unread_body::discard(request, self.is_body_read, self.handle.take());
         }
+    }
+
+    /// The budget that the request's memory is counted against.
+    pub fn memory_budget(&self) -> Option<Arc<MemoryBudget>> {
+        self.reservation.as_ref()?.budget().cloned()
     }
 
     /// The method as it stands in the request line.
@@ -336,11 +344,16 @@ impl Exchange {
     /// Writes all buffered lines in one write, with the head before the first.
     ///
     /// # Errors
-    /// [`Error::ClientDisconnected`].
+    /// [`Error::ClientDisconnected`]; [`Error::ResponseTooLarge`] if the lines have to wait for the end, and
+    /// the memory budget has no room for them.
     pub fn flush(&mut self) -> Result<()> {
         match self.framing {
             _ if self.pending.is_empty() => Ok(()),
-            Framing::Buffered => Ok(()),
+            Framing::Buffered => {
+                let reservation =
+                    self.pending_reservation.get_or_insert_with(memory_budget::reserve);
+                reservation.cover(self.pending.len())
+            }
             Framing::Chunked => self.write_pending(ResponseState::BetweenChunks),
             Framing::UntilClose => self.write_pending(ResponseState::Other),
         }

@@ -4,7 +4,7 @@
 //! guarded, the guard's body timeout. Never decodes what it reads. Invariant: a body is read to its
 //! end, or the connection closes after the response.
 //!
-//! [`MemoryBudget`]: crate::net::limits::MemoryBudget
+//! [`MemoryBudget`]: crate::net::memory_budget::MemoryBudget
 
 use std::io::{self, Read, Write};
 
@@ -12,33 +12,41 @@ use super::{Exchange, State, find_header};
 use crate::error::{Error, Result};
 use crate::http::unread_body::BodyReader;
 use crate::net::connection_guard::{RequestHandle, RequestPhase};
-use crate::net::limits::{BudgetExceeded, Reservation};
+use crate::net::memory_budget::{BudgetExceeded, Reservation, STEP_BYTES};
 use crate::net::worker_pool;
 
 /// The limit of a body that is passed on while it is read: none, also of time, as long as it arrives.
 pub const UNLIMITED: usize = usize::MAX - 1;
 
-/// The error for a body that the memory budget has no room for.
-pub fn budget_error(exceeded: BudgetExceeded) -> Error {
-    match exceeded {
-        BudgetExceeded::Exhausted => Error::Busy,
-        BudgetExceeded::TooLarge(limit) => Error::BodyTooLarge(limit),
-    }
-}
-
 /// A reader whose bytes count against the memory budget.
-struct BudgetedReader<'a> {
+pub struct BudgetedReader<'a> {
     reader: &'a mut dyn Read,
     reservation: Option<&'a mut Reservation>,
-    exceeded: &'a mut Option<BudgetExceeded>,
+    exceeded: Option<BudgetExceeded>,
+}
+
+impl<'a> BudgetedReader<'a> {
+    /// A reader whose bytes are added to this reservation, if there is one.
+    pub fn new(reader: &'a mut dyn Read, reservation: Option<&'a mut Reservation>) -> Self {
+        Self { reader, reservation, exceeded: None }
+    }
+
+    /// After the end of the body: why reading stopped, if the budget has no room for the body.
+    pub fn finish(mut self) -> Option<Error> {
+        self.reservation.iter_mut().for_each(|reservation| reservation.end_arriving());
+        Some(match self.exceeded? {
+            BudgetExceeded::Exhausted => Error::Busy,
+            BudgetExceeded::TooLarge(limit) => Error::BodyTooLarge(limit),
+        })
+    }
 }
 
 impl Read for BudgetedReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.reader.read(buffer)?;
-        let grown = self.reservation.as_mut().map(|reservation| reservation.grow(length));
+        let grown = self.reservation.as_mut().map(|reservation| reservation.grow_arriving(length));
         if let Some(Err(exceeded)) = grown {
-            *self.exceeded = Some(exceeded);
+            self.exceeded = Some(exceeded);
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         Ok(length)
@@ -58,16 +66,32 @@ impl Exchange {
         let (mut reservation, mut exceeded) = (self.reservation.take(), None);
         let read = self.read_body_with(limit, &mut |reader, length| {
             body.reserve(length);
-            let reservation = reservation.as_mut();
-            let mut reader = BudgetedReader { reader, reservation, exceeded: &mut exceeded };
-            reader.read_to_end(&mut body).map(|read| read as u64)
+            let mut reader = BudgetedReader::new(reader, reservation.as_mut());
+            let read = reader.read_to_end(&mut body).map(|read| read as u64);
+            exceeded = reader.finish();
+            read
         });
-        // A body above the budget is not kept.
-        self.reservation = reservation.filter(|_| exceeded.is_none());
-        match exceeded {
-            Some(exceeded) => Err(budget_error(exceeded)),
-            None => read.map(|()| body),
+        if let Some(error) = exceeded {
+            // Before its share of the budget, which others wait for.
+            drop(body);
+            return Err(error);
         }
+        self.reservation = reservation;
+        read.map(|()| body)
+    }
+
+    /// Counts memory that the request takes beside its body, until the response begins.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] and [`Error::RequestTooLarge`].
+    pub fn charge(&mut self, bytes: usize) -> Result<()> {
+        // A small request is covered by the memory of a worker.
+        let bytes = bytes.saturating_sub(STEP_BYTES);
+        let grown = self.reservation.as_mut().map_or(Ok(()), |reservation| reservation.grow(bytes));
+        grown.map_err(|exceeded| match exceeded {
+            BudgetExceeded::Exhausted => Error::Busy,
+            BudgetExceeded::TooLarge(_) => Error::RequestTooLarge,
+        })
     }
 
     /// The share of the memory budget that the body may take, for a reader that holds it itself; to be

@@ -23,7 +23,7 @@ pub struct Limits {
     /// Most open connections; above it, idle ones are closed.
     pub max_connections: usize,
     /// Most bytes of request bodies in memory; `None` for a share of the memory limit.
-    pub max_body_memory: Option<usize>,
+    pub max_held_memory: Option<usize>,
     /// Most bytes of a head, including a small body, which tiny_http reads along with it.
     pub max_head_bytes: u64,
     /// Longest time for a head, from its first byte.
@@ -46,7 +46,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_connections: 1024,
-            max_body_memory: None,
+            max_held_memory: None,
             max_head_bytes: 64 * 1024,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),

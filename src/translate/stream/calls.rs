@@ -29,6 +29,11 @@ impl ResponseTranslator<'_> {
         Ok(if is_behind { [calls, delta] } else { [delta, calls] })
     }
 
+    /// Bytes of all calls so far, which are held until the end of the response.
+    pub fn call_bytes(&self) -> usize {
+        self.tool_calls.received_bytes()
+    }
+
     /// Takes out the complete calls. A call that the token limit cut off is dropped, and the response
     /// ends with `length`: the client would repeat a request that failed, and pay for the same again.
     pub(super) fn take_calls(&mut self) -> Vec<CompleteToolCall> {

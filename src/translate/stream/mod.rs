@@ -78,6 +78,9 @@ pub trait Encoder {
     /// True if it writes server-sent events, with the blank lines that end them, instead of lines.
     const IS_SSE: bool = false;
 
+    /// True if the end of a stream repeats all of it.
+    const KEEPS_ANSWER: bool = false;
+
     /// Appends what a stream begins with, as soon as the upstream has accepted the request.
     fn encode_start(&mut self, _out: &mut Vec<u8>, _created_at: &str) {}
 

@@ -29,6 +29,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::api::openai::request::Message;
+use crate::net::memory_budget::{self, Reservation};
 use crate::observe::lock::lock;
 use crate::translate::answer_extras::AnswerExtras;
 use crate::translate::quirks::PLACEHOLDER_REASONING;
@@ -54,6 +55,8 @@ pub struct ToolCallExtras {
 struct Kept {
     calls: Vec<KeptCall>,
     bytes: usize,
+    /// The bytes as a part of the memory budget; `None` before the first call.
+    reservation: Option<Reservation>,
     /// Counts saves and uses.
     clock: u64,
 }
@@ -108,11 +111,26 @@ impl Kept {
         }
         self.bytes += call.length();
         self.calls.push(call);
-        while self.calls.len() > MAX_CALLS || self.bytes > MAX_BYTES {
-            let places = self.calls.iter().enumerate();
-            let Some((place, _)) = places.min_by_key(|(_, call)| call.used_at) else { return };
-            self.remove(place);
+        while (self.calls.len() > MAX_CALLS || self.bytes > MAX_BYTES || !self.reserve())
+            && self.drop_oldest()
+        {}
+    }
+
+    /// Drops the least recently used call.
+    fn drop_oldest(&mut self) -> bool {
+        let places = self.calls.iter().enumerate();
+        let oldest = places.min_by_key(|(_, call)| call.used_at).map(|(place, _)| place);
+        oldest.iter().for_each(|place| self.remove(*place));
+        oldest.is_some()
+    }
+
+    /// Counts what is kept; `false` if the memory budget has no room for it.
+    fn reserve(&mut self) -> bool {
+        if self.reservation.is_none() {
+            // A thread that handles no request has no budget.
+            self.reservation = memory_budget::current().map(|budget| budget.new_reservation());
         }
+        self.reservation.as_mut().is_none_or(|reservation| reservation.try_resize(self.bytes))
     }
 
     fn remove(&mut self, place: usize) {
@@ -187,6 +205,14 @@ impl ToolCallExtras {
                 message.reasoning_content = Some(reasoning.into());
             }
         }
+    }
+
+    /// Drops so many bytes, the least recently used call first. Drops nothing while the calls are in use.
+    pub(crate) fn free(&self, bytes: usize) {
+        let Ok(mut kept) = self.kept.try_lock() else { return };
+        let before = kept.bytes;
+        while before - kept.bytes < bytes && kept.drop_oldest() {}
+        kept.reserve();
     }
 
     /// True if nothing is kept.

@@ -349,7 +349,7 @@ pub(in crate::upstream) fn read_error_body(response: Response<Body>, max_bytes: 
     let mut body = Vec::new();
     let mut reader = response.into_body().into_reader();
     let mut deadline = ReadDeadline::new(ERROR_BODY_TIMEOUT);
-    let _ = deadline.read_to_end(&mut reader, (max_bytes, None), &mut body);
+    let _ = deadline.read_to_end(&mut reader, (max_bytes, None), &mut body, &mut |_| Ok(()));
     body
 }
 

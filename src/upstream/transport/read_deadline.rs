@@ -18,6 +18,9 @@ const INITIAL_BODY_BYTES: usize = 8 * 1024;
 /// The most by which it grows at once, because growth is zeroed and so uses memory.
 const MAX_GROWTH_BYTES: usize = 256 * 1024;
 
+/// The most that is read at once.
+const MAX_READ_BYTES: usize = 64 * 1024;
+
 /// The largest buffer allocated for a `content-length`, which may be false.
 const MAX_PREALLOCATED_BYTES: usize = 16 * 1024 * 1024;
 
@@ -85,15 +88,16 @@ impl ReadDeadline {
     }
 
     /// Reads to the end, but at most `max_bytes`, into the empty `bytes`, which also holds what was read
-    /// before an error.
+    /// before an error. `reserve` is told before each read how many bytes there may be behind it.
     ///
     /// # Errors
-    /// As [`ReadDeadline::read`].
+    /// As [`ReadDeadline::read`], and those of `reserve`.
     pub(in crate::upstream) fn read_to_end(
         &mut self,
         reader: &mut impl Read,
         (max_bytes, declared_length): (u64, Option<u64>),
         bytes: &mut Vec<u8>,
+        reserve: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<()> {
         let declared_length =
             declared_length.map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
@@ -111,7 +115,8 @@ impl ReadDeadline {
             if filled == bytes.len() {
                 bytes.resize(filled + filled.clamp(INITIAL_BODY_BYTES, MAX_GROWTH_BYTES), 0);
             }
-            match self.read(&mut reader, &mut bytes[filled..]) {
+            let end = bytes.len().min(filled + MAX_READ_BYTES);
+            match reserve(end).and_then(|()| self.read(&mut reader, &mut bytes[filled..end])) {
                 Ok(0) => break Ok(()),
                 Ok(length) => filled += length,
                 Err(error) => break Err(error),
@@ -165,15 +170,16 @@ mod tests {
             &mut Drip(1 << 30),
             (99, None),
             &mut bytes,
+            &mut |_| Ok(()),
         );
         assert!(matches!(cut, Err(Error::UpstreamTimeout(TimeoutPhase::Body))), "{cut:?}");
         assert!(!bytes.is_empty() && bytes.len() < 20);
         bytes.clear();
         let mut long = ReadDeadline::new(Duration::from_secs(600));
-        assert!(long.read_to_end(&mut Drip(5), (99, None), &mut bytes).is_ok());
+        assert!(long.read_to_end(&mut Drip(5), (99, None), &mut bytes, &mut |_| Ok(())).is_ok());
         assert_eq!(bytes, b"xxxx");
         bytes.clear();
-        assert!(long.read_to_end(&mut Drip(50), (3, None), &mut bytes).is_ok());
+        assert!(long.read_to_end(&mut Drip(50), (3, None), &mut bytes, &mut |_| Ok(())).is_ok());
         assert_eq!(bytes, b"xxx");
     }
 
@@ -183,7 +189,12 @@ mod tests {
         let mut check = |length: usize, most: usize, told: Option<u64>| {
             let body: Vec<u8> = (0..=255).cycle().take(length).collect();
             let mut read = Vec::new();
-            let done = bound.read_to_end(&mut body.as_slice(), (most as u64, told), &mut read);
+            let done = bound.read_to_end(
+                &mut body.as_slice(),
+                (most as u64, told),
+                &mut read,
+                &mut |_| Ok(()),
+            );
             assert!(done.is_ok() && read == body[..length.min(most)], "{length} {told:?}");
             read.capacity()
         };

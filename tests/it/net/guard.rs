@@ -243,7 +243,7 @@ fn is_answered(client: &Client) -> bool {
 fn bodies_that_are_held_have_a_common_bound() {
     let (upstream, proxy) = pair_with(|config| {
         patient(config);
-        config.connection_limits.max_body_memory = Some(50_000);
+        config.connection_limits.max_held_memory = Some(50_000);
     });
     let half = chat_whole(&"x".repeat(30_000));
     let length = half.len();
@@ -283,7 +283,7 @@ fn bodies_that_are_held_have_a_common_bound() {
 fn a_long_answer_does_not_hold_its_question() {
     let (upstream, proxy) = pair_with(|config| {
         patient(config);
-        config.connection_limits.max_body_memory = Some(50_000);
+        config.connection_limits.max_held_memory = Some(50_000);
     });
     let question = "x".repeat(30_000);
     let (go_on, told) = bounded::<()>(0);

@@ -5,6 +5,7 @@ mod claims;
 mod disconnect;
 mod guard;
 mod http;
+mod memory;
 mod overload;
 mod panic;
 mod routes;

@@ -231,7 +231,7 @@ fn all_bounds_hold() {
     assert!(upstream.is_idle());
     // A body that names its model late is held, and counts against the memory for bodies.
     let (upstream, proxy) =
-        pair_with(|config| config.connection_limits.max_body_memory = Some(1_500_000));
+        pair_with(|config| config.connection_limits.max_held_memory = Some(1_500_000));
     let late = format!(r#"{{"x":"{}","model":"m"}}"#, "x".repeat(2_000_000));
     for path in ["/v1/rerank", "/v1/embeddings"] {
         let mut client = proxy.client();

@@ -121,6 +121,11 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Bytes that are held.
+    pub fn buffered(&self) -> usize {
+        self.buffer.len() + self.joined.len()
+    }
+
     /// Ends the body: a line without a line end, or an event without a blank line, now counts as
     /// complete. Nothing may be pushed afterwards.
     pub fn finish(&mut self) {
