@@ -257,7 +257,7 @@ fn kept_responses_count_and_give_way_to_requests() {
     };
     assert_eq!(goes_on(), 200);
     upstream.script(vec![answer("ok")]);
-    let large = request("/api/chat", &"x".repeat(900_000), false);
+    let large = request("/api/chat", &"x".repeat(960_000), false);
     assert_eq!(proxy.post("/api/chat", &large).status(), 200);
     assert_eq!(held(&proxy), 0, "nothing is kept any more");
 }
