@@ -34,10 +34,10 @@
 //! | slow or endless heads | a connection for 10 s, 64 KiB | [`Limits`](crate::net::connection_guard::Limits) | `slow-loris`, `header-flood` |
 //! | bodies that stall | a connection; no worker | 1 KiB/s after 10 s, `REQUEST_TIMEOUT` | `stalled-uploads` |
 //! | lengths that are only claimed | a connection for some seconds; no memory | [`crate::http::unread_body`] | `claims`, `claims-many`, `claims-broken-off` |
-//! | large bodies, and large answers asked for | memory | `MAX_BODY_BYTES`, the budget of [`crate::net`] | `body-flood`, `memory-limit`, `guard::bodies_that_are_held_have_a_common_bound` |
+//! | large bodies, and large answers asked for | memory | `MAX_BODY_BYTES`, the budget of [`crate::net`] | `body-flood`, `memory-limit`, `memory-uploads`, `memory-short`, `guard::bodies_that_are_held_have_a_common_bound`, `memory::what_large_requests_and_answers_hold_is_returned_on_every_route` |
 //! | wrong keys, long or many | 2 µs of the thread that receives, a line in the log | `MAX_KEY_LEN`, `MAX_ADDRESSES` | `wrong-keys`, `keys::an_address_that_sends_wrong_keys_is_told_to_wait_and_a_right_key_is_served_all_the_same` |
 //! | requests behind a running response, or without reading any | a thread for refusals | `REFUSAL_WORKERS`, `MIN_REFUSALS` | `overload::a_request_behind_a_running_response_delays_nobody_else` |
-//! | bodies that unfold | memory, CPU | `MAX_DECOMPRESSED_BYTES`, `MAX_WINDOW_BYTES` | `decompress::a_body_that_unfolds_without_end_is_refused` |
+//! | bodies that unfold | memory, CPU | `MAX_DECOMPRESSED_BYTES`, `MAX_WINDOW_BYTES`, the budget | `decompress::a_body_that_unfolds_without_end_is_refused`, `memory::a_request_whose_parts_never_fit_is_too_large_whatever_its_length` |
 //! | all workers | others wait, then 503 | `OLLAMA_MAX_QUEUE`, `MAX_PER_CLIENT` | `burst-overload`, `fair-share`, `health-when-busy` |
 //! | answers that nobody reads | a worker for 30 s | [`crate::net::connection_guard`] | `disconnect::a_client_that_stops_reading_does_not_stop_the_others` |
 //! | leaving | the upstream's work until then, a second at most | the guard | `client-gone` |
