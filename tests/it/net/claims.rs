@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ollama_openai_proxy::http::error_format::ErrorFormat;
 use ollama_openai_proxy::http::exchange::{ConnectionHeader, Exchange};
-use ollama_openai_proxy::net::limits::MemoryBudget;
+use ollama_openai_proxy::net::memory_budget::MemoryBudget;
 
 use super::guard::patient;
 use crate::support::ollama::*;
