@@ -216,12 +216,31 @@ fn a_request_of_http_2_ends_its_connection_and_costs_no_thread() {
             .send("GET / HTTP/1.1\r\nVia: HTTP/2.0 proxy\r\nHost: localhost\r\n\r\n")
             .answer();
         assert_eq!(answer.body, "Ollama is running");
-        client.send("GET / HTTP/2.0\r\n\r\n");
+        for byte in b"GET / HTTP/2.0\r\n" {
+            client.send([*byte]);
+        }
         assert_eq!(client.rest(), "");
     }
     assert_given_back(program.id(), before);
     program.signal("TERM");
     assert_eq!(program.end().0, Some(0));
+}
+
+#[test]
+fn a_body_that_speaks_of_http_2_is_a_body() {
+    let (_upstream, proxy) = pair();
+    let body = r#"{"model":"none","system":"what is HTTP/2.0 for"}"#;
+    let mut client = proxy.client();
+    for pieces in [1, 5] {
+        client.send(format!(
+            "POST /api/show HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        ));
+        for piece in body.as_bytes().chunks(body.len() / pieces) {
+            client.send(piece);
+        }
+        assert_eq!(client.answer().status(), 404);
+    }
 }
 
 #[test]
