@@ -13,7 +13,7 @@ use super::entry::{LIST_MEMBERS, entries, parse_model};
 use super::model::Model;
 use super::probes::ModelFacts;
 use crate::api::openai::raw_object::{self, RawObject};
-use crate::api::wire::json_nodes;
+use crate::api::wire::json_cost;
 use crate::backends::profiles::{self, DetailsProbe, FimEndpoint, Profile};
 use crate::backends::{errors, fim_prompts};
 use crate::error::{Error, Result};
@@ -132,7 +132,7 @@ impl Deref for ModelList {
 /// [`Error::UpstreamInBand`] if the body is an error, [`Error::UpstreamProtocol`] if it is neither an
 /// error nor a list.
 pub fn parse_list(body: &str) -> Result<ModelList> {
-    if json_nodes::tree_bytes(body.as_bytes()) > MAX_TREE_BYTES {
+    if json_cost::parsed_bytes(body.as_bytes()) > MAX_TREE_BYTES {
         return Err(Error::upstream_protocol("the model list has too many values"));
     }
     let value: Value = serde_json::from_str(body)

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::entry::{entries, parse_model};
 use super::model::{Capabilities, Model, OwnTag, ThinkingModes};
 use crate::api::openai::raw_object::{self, RawObject};
-use crate::api::wire::json_nodes;
+use crate::api::wire::json_cost;
 use crate::backends::names;
 use crate::backends::profiles::DetailsProbe;
 use crate::observe::timestamp;
@@ -33,7 +33,7 @@ pub struct ModelFacts {
 impl ModelFacts {
     /// Parses a response; `None` if it is not of this probe's format.
     pub fn parse(probe: DetailsProbe, body: &str) -> Option<Self> {
-        if json_nodes::tree_bytes(body.as_bytes()) > MAX_TREE_BYTES {
+        if json_cost::parsed_bytes(body.as_bytes()) > MAX_TREE_BYTES {
             return None;
         }
         let value: Value = serde_json::from_str(body).ok()?;

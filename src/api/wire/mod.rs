@@ -7,7 +7,6 @@
 pub mod base64;
 pub mod digest;
 pub mod json_cost;
-pub mod json_nodes;
 pub mod keep_alive;
 pub mod ndjson;
 pub mod small_sort;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{ErrorDetails, FieldError};
-use crate::api::wire::json_nodes;
+use crate::api::wire::json_cost;
 
 /// Members that may hold the message, the most specific first.
 const MESSAGE_KEYS: [&str; 7] =
@@ -66,7 +66,7 @@ pub(super) fn extract(body: &[u8]) -> Option<ExtractedError> {
 
 /// A body as JSON, unless its tree would be much larger than any error's.
 fn parse(text: &str) -> Option<Value> {
-    if json_nodes::tree_bytes(text.as_bytes()) > MAX_TREE_BYTES {
+    if json_cost::parsed_bytes(text.as_bytes()) > MAX_TREE_BYTES {
         return None;
     }
     serde_json::from_str(text).ok()
