@@ -44,7 +44,7 @@
 //! | resets before the request is read | a connection | a counter, `connections_reset` | `resets` |
 //! | coming into the quiet | what has arrived until the guard wakes | [`crate::net::connection_guard`] | `quiet-flood`, `quiet-slow-head` |
 //! | bursts | threads and memory for a while | idle threads end | `thousand-streams-once`, `burst-500`, `idle-cost` |
-//! | requests of HTTP/2 | its connection; a thread for good only in the piece of the network that ends another request's chunks, if that is read in several parts | a defect of tiny_http 0.12 | `claims::a_request_of_http_2_ends_its_connection_and_costs_no_thread` |
+//! | requests of HTTP/2 | its connection; a thread for good only if it begins in the segment that ends the chunks of the request before, and is cut there | a defect of tiny_http 0.12 | `claims::a_request_of_http_2_ends_its_connection_and_costs_no_thread` |
 //! | ambiguous framing | its connection | [`crate::http::framing`] | `framing-bad` |
 //! | deep or odd JSON | CPU for its own length | `MAX_BODY_BYTES`; parsers without recursion on its depth | `fuzz_replay::chat`, `fuzz_replay::responses_items` |
 //! | the upstream's money | what the key allows | `max_parallel`, `MAX_PER_CLIENT`; quotas are the upstream's | `strategies::a_full_upstream_is_passed_over_and_if_all_are_full_requests_wait_their_turn` |
