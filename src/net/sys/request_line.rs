@@ -188,10 +188,11 @@ fn place_behind_head(body: BodyHeaders) -> Place {
 
 /// Whether a request line of such a version follows the last chunk in what arrived with it.
 pub(super) fn has_other_version_behind_chunks(received: &[u8]) -> bool {
-    let last = received.windows(LAST_CHUNK.len()).rposition(|bytes| bytes == LAST_CHUNK);
-    last.is_some_and(|last| {
-        HeadScanner::new().has_other_version(&received[last + LAST_CHUNK.len()..])
-    })
+    // A request line of HTTP/1.0 or HTTP/2.0 may look like a last chunk, too.
+    let parts = received.windows(LAST_CHUNK.len()).enumerate();
+    let mut last_chunks = parts.filter(|(_, part)| *part == LAST_CHUNK);
+    last_chunks
+        .any(|(at, _)| HeadScanner::new().has_other_version(&received[at + LAST_CHUNK.len()..]))
 }
 
 #[cfg(test)]
@@ -265,6 +266,7 @@ mod tests {
     fn a_request_behind_the_last_chunk_is_found() {
         let head = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
         assert!(is_found(&format!("{head}GET / HTTP/3.0\r\n"), 8192));
+        assert!(is_found(&format!("{head}GET / HTTP/2.0\r\n\r\n"), 8192));
         assert!(!is_found(&format!("{head}GET / HTTP/1.1\r\n"), 8192));
         assert!(has_other_version_behind_chunks(b"{}\r\n0\r\n\r\nGET / HTTP/2.0\r\n"));
         assert!(!has_other_version_behind_chunks(b"GET / HTTP/2.0\r\n"));

@@ -208,6 +208,8 @@ fn a_request_of_http_2_ends_its_connection_and_costs_no_thread() {
             "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
             "GET / HTTP/3.0\r\nHost: localhost\r\n\r\n",
             "POST /api/chat HTTP/2.0\r\nContent-Length: 1125899906842624\r\n\r\n{",
+            "POST /api/show HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
+             2\r\n{}\r\n0\r\n\r\nGET / HTTP/2.0\r\n\r\n",
         ] {
             assert_eq!(refused(program.addr, text), "");
         }
