@@ -36,9 +36,6 @@ use crate::net::connection_guard::{RequestHandle, RequestPhase};
 use crate::net::sys;
 use crate::net::worker_pool::WorkerPool;
 
-/// tiny_http reads bodies up to this many bytes before it hands the request over.
-const PREREAD_LIMIT: usize = 1024;
-
 /// Most threads that drain bodies.
 const MAX_DRAIN_THREADS: usize = 16;
 
@@ -62,7 +59,7 @@ struct UnreadBody {
 pub fn is_fully_read(request: &Request) -> bool {
     let chunked = request.headers().iter().any(|header| header.field.equiv("Transfer-Encoding"));
     let expects = request.headers().iter().any(|header| header.field.equiv("Expect"));
-    !chunked && !expects && request.body_length().is_none_or(|length| length <= PREREAD_LIMIT)
+    !chunked && !expects && request.body_length().is_none_or(|length| length <= sys::PREREAD_LIMIT)
 }
 
 /// Sends `response`, a head and body, to a request whose body stays unread.

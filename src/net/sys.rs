@@ -1,6 +1,8 @@
 //! System calls that no safe library offers: the only unsafe code.
 //!
-//! Each function is one call, made safe for any argument, and decides nothing.
+//! Each function is one call, made safe for any argument, and decides nothing. Two stand in the place of the C
+//! library's instead, because tiny_http gives no other hold of its connections: `accept4` tells of arrivals, and
+//! `recv` ends bodies that nobody reads (`receive`).
 
 #![allow(unsafe_code)]
 
@@ -8,7 +10,7 @@ mod receive;
 #[cfg(target_os = "linux")]
 mod request_line;
 
-pub use self::receive::{ACCEPTOR_THREADS, close_connection, read_body, read_zeros};
+pub use self::receive::{ACCEPTOR_THREADS, PREREAD_LIMIT, close_connection, read_body, read_zeros};
 
 /// Bytes of the kernel's `struct tcp_info` that are read; newer kernels have more.
 #[cfg(target_os = "linux")]

@@ -18,6 +18,9 @@ use super::request_line::{self, HeadScanner};
 /// How the names of the threads of tiny_http's servers begin.
 pub const ACCEPTOR_THREADS: &str = "accept-";
 
+/// tiny_http reads bodies up to this many bytes before it hands a request over.
+pub const PREREAD_LIMIT: usize = 1024;
+
 /// Bytes of the buffer of tiny_http's connections.
 #[cfg(target_os = "linux")]
 const BUFFER: usize = 1024;

@@ -10,8 +10,7 @@
 //! Pure. Keeps a few bytes of a line and no more. One gap: a request that was sent before the response to
 //! the one before it, in one segment with the end of that one's chunks.
 
-/// tiny_http reads bodies up to this many bytes before it hands a request over.
-const PREREAD_LIMIT: usize = 1024;
+use super::PREREAD_LIMIT;
 
 /// Bytes of a header line that are kept: more than `Content-Length` and its value need.
 const KEPT: usize = 64;
