@@ -213,6 +213,10 @@ mod tests {
             ("gemma4:31b", modes(json!([false, true]), json!(false))),
             ("minimax-m2.7", modes(json!([true]), json!(true))),
             ("m", Value::Null),
+            ("o1", modes(json!(["low", "medium", "high"]), json!("medium"))),
+            ("openai/o3-mini", modes(json!(["low", "medium", "high"]), json!("medium"))),
+            ("o3x", Value::Null),
+            ("gpt-5.2-chat-latest", Value::Null),
         ] {
             check(ThinkingModes::from_id(id), expected, id);
         }

@@ -309,7 +309,7 @@ fn build_metrics(context: &mut Context<'_>, tokens: Option<u64>) -> EmbedMetrics
     context.trace.tokens = (prompt_eval_count, 0);
     EmbedMetrics {
         total_duration: to_nanos(context.received_at.elapsed()),
-        load_duration: to_nanos(context.time_to_last_attempt()),
+        load_duration: to_nanos(context.trace.time_to_last_attempt(context.received_at)),
         prompt_eval_count,
     }
 }

@@ -89,7 +89,7 @@ pub use self::route_table::{Handler, ROUTES, handle};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use serde_json::{Map, Value};
 
@@ -303,18 +303,6 @@ impl Drop for ModelUse<'_> {
 }
 
 impl Context<'_> {
-    /// The time from the request to the attempt that the upstream answered.
-    fn time_to_last_attempt(&self) -> Duration {
-        let sent = self.trace.last_attempt_at.unwrap_or(self.received_at);
-        sent.saturating_duration_since(self.received_at)
-    }
-
-    /// The time from the request to the head of the upstream's response.
-    fn time_to_head(&self) -> Duration {
-        let head_at = self.trace.head_at.unwrap_or_else(Instant::now);
-        head_at.saturating_duration_since(self.received_at)
-    }
-
     /// Lets a stream of events begin before it is known whether the upstream's begins with an error.
     fn allow_early_start(&mut self, stream: bool) {
         if stream && self.exchange.sends_at_once() {

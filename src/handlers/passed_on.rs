@@ -131,7 +131,11 @@ fn relay_pieces(
     interval: Option<Duration>,
 ) -> Result<()> {
     let (mut elapsed, mut boundary) = (context.received_at.elapsed(), EventBoundary::default());
-    let mut timer = SilenceTimer::new(context.received_at, context.time_to_head(), interval);
+    let mut timer = SilenceTimer::new(
+        context.received_at,
+        context.trace.time_to_head(context.received_at),
+        interval,
+    );
     loop {
         let piece = stream.next_piece(timer.wake_at(elapsed))?;
         elapsed = context.received_at.elapsed();

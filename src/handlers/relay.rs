@@ -63,7 +63,10 @@ fn relay_response<E: Encoder>(
     let ClientStream { context, encoder, .. } = &mut out;
     // Where a stop string ended the text here, the upstream writes on until its connection closes.
     let events = events.filter(|_| !state.is_stopped());
-    let completion = state.finish(context.time_to_last_attempt(), context.received_at.elapsed())?;
+    let completion = state.finish(
+        context.trace.time_to_last_attempt(context.received_at),
+        context.received_at.elapsed(),
+    )?;
     context.trace.tokens = (completion.metrics.prompt_eval_count, completion.metrics.eval_count);
     context.trace.known_model = Some(in_use.id.clone());
     let rest = state.flush();

@@ -261,6 +261,24 @@ mod tests {
         names
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn a_stamp_differs_with_each_second_and_each_nanosecond() {
+        let folder = folder("stamp");
+        let file = File::create(folder.join("state.json")).expect("a file");
+        let stamp_at = |seconds, nanoseconds| {
+            let time = std::time::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+            file.set_modified(time).expect("set");
+            stamp(&file.metadata().expect("metadata"))
+        };
+        let stamps = [stamp_at(7, 0), stamp_at(8, 0), stamp_at(8, 1), stamp_at(9, 1)];
+        for (place, stamp) in stamps.iter().enumerate() {
+            assert!(!stamps[..place].contains(stamp), "{stamps:?}");
+        }
+        assert_eq!(stamp_at(8, 1), stamps[2]);
+        let _ = fs::remove_dir_all(&folder);
+    }
+
     #[test]
     fn only_new_states_of_the_same_file_are_leftovers() {
         for name in ["s.json.1.new", "s.json.4194304.new", "s.json.0123456789abcdef.new"] {

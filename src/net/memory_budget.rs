@@ -293,6 +293,7 @@ mod tests {
         assert_eq!((first.grow(6), second.grow(4)), (Ok(()), Ok(())));
         assert_eq!([first.grow(1), second.grow(1)], [Err(BudgetExceeded::Exhausted); 2]);
         assert_eq!(second.grow(7), Err(BudgetExceeded::TooLarge(10)));
+        assert_eq!(format!("{budget:?}"), "MemoryBudget(10 of 10)");
         drop(first);
         assert_eq!((second.grow(6), second.grow(1)), (Ok(()), Err(BudgetExceeded::TooLarge(10))));
         drop(second);

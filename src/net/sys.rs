@@ -217,6 +217,19 @@ mod tests {
         }
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn descriptors_are_told_open_from_closed() {
+        use std::os::fd::AsRawFd;
+
+        let open = std::fs::File::open("/dev/null").expect("a file");
+        let number = open.as_raw_fd();
+        // Beyond every limit that this process could have used.
+        let closed = i32::MAX - 9;
+        assert!(has_open_fd(number..number + 1));
+        assert!(!has_open_fd(closed..closed + 9) && !has_open_fd(0..0));
+    }
+
     /// Uses 4 KiB of stack for each level.
     #[inline(never)]
     fn deep(level: usize) -> usize {

@@ -236,6 +236,16 @@ impl Trace {
         let (request_id, upstream_request_id) = (request_id.to_owned(), random_uuid());
         Self { request_id, upstream_request_id, ..Self::default() }
     }
+
+    /// The time from the request, received at `since`, to the attempt that the upstream answered.
+    pub fn time_to_last_attempt(&self, since: Instant) -> Duration {
+        self.last_attempt_at.unwrap_or(since).saturating_duration_since(since)
+    }
+
+    /// The time from the request, received at `since`, to the head of the upstream's response, or to now.
+    pub fn time_to_head(&self, since: Instant) -> Duration {
+        self.head_at.unwrap_or_else(Instant::now).saturating_duration_since(since)
+    }
 }
 
 /// A UUID of version 4 (RFC 9562 section 5.4).
@@ -335,5 +345,22 @@ impl Upstream {
     /// Requests in flight.
     pub fn in_flight(&self) -> usize {
         self.slots.in_flight()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_count_from_the_request() {
+        let since = Instant::now();
+        let at = |seconds| Some(since + Duration::from_secs(seconds));
+        let mut trace = Trace::new("r");
+        assert_eq!(trace.time_to_last_attempt(since), Duration::ZERO);
+        assert!(trace.time_to_head(since) <= since.elapsed());
+        (trace.last_attempt_at, trace.head_at) = (at(3), at(5));
+        assert_eq!(trace.time_to_last_attempt(since), Duration::from_secs(3));
+        assert_eq!(trace.time_to_head(since), Duration::from_secs(5));
     }
 }

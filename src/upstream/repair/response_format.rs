@@ -221,4 +221,16 @@ mod tests {
         );
         assert!(effects.unwraps_value);
     }
+
+    #[test]
+    fn an_object_is_not_wrapped_but_a_choice_of_objects_is() {
+        let object = json!({"type": "object", "properties": {"a": {"type": "string"}}});
+        assert_eq!(repaired(wrap_root, &body(&schema(&object, false))).0, None);
+        assert_eq!(repaired(wrap_root, &body(&schema(&json!({"properties": {}}), false))).0, None);
+        let choice = json!({"anyOf": [object, {"type": "object"}]});
+        let (sent, effects) = repaired(wrap_root, &body(&schema(&choice, true)));
+        let sent = &sent.expect("changed")["response_format"]["json_schema"];
+        assert_eq!(sent["schema"]["properties"]["value"], choice);
+        assert!(sent["strict"] == true && effects.unwraps_value);
+    }
 }

@@ -250,7 +250,10 @@ fn what_is_left_out_is_named_by_its_type_alone() {
     let change = json!({
         "messages": [
             {"role": "user", "content": [block("of_tomorrow"), block("secret words\n[INFO] x")]},
-            {"role": "user", "content": [block("of_tomorrow"), block("redacted_thinking")]}],
+            {"role": "user", "content": [block("of_tomorrow"), block("redacted_thinking")]},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "f", "input": {}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c",
+                "content": [block("text"), block("of_a_tool")]}]}],
         "tools": [{"type": "tool_20991231", "name": "secret words"}]});
     let body = request(MESSAGES, &change).to_string();
     let request: MessagesRequest<'_> = decode::parse(&body, GO_TYPE_NAME).expect("valid");
@@ -259,6 +262,7 @@ fn what_is_left_out_is_named_by_its_type_alone() {
     let warnings: Vec<String> = skipped.warnings().collect();
     let expected = [
         "left out a block of a message that cannot be read",
+        "left out a block of a message of the type \"of_a_tool\"",
         "left out a block of a message of the type \"of_tomorrow\"",
         "left out a tool of the type \"tool_20991231\"",
     ];

@@ -369,6 +369,18 @@ fn the_health_marks_an_old_list_and_a_certificate_that_nobody_checks() {
 }
 
 #[test]
+fn a_young_list_of_an_upstream_that_fails_is_marked_as_old() {
+    let upstream = Upstream::start();
+    let proxy = several(vec![server("lab", &upstream.base_url())], |config| {
+        config.retry.max_retries = 0;
+    });
+    proxy.tags();
+    assert_eq!(health(&proxy, 200).1[0]["list_stale"], false);
+    upstream.script_lists();
+    assert_eq!(health(&proxy, 503).1[0]["list_stale"], true);
+}
+
+#[test]
 fn no_key_shows_in_the_health() {
     let upstream = Upstream::start();
     upstream.script_lists();

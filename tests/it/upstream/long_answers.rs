@@ -93,6 +93,33 @@ fn translated_responses_are_repeated_as_a_stream() {
 }
 
 #[test]
+fn a_chat_that_goes_to_responses_is_repeated_as_a_stream_there() {
+    let (upstream, proxy) = impatient();
+    let refusal = r#"{"error":{"message":"This model is only supported in v1/responses and not in v1/chat/completions.","param":"model"}}"#;
+    upstream.judge(|request| {
+        request.path.ends_with("/chat/completions").then(|| vec![status(404, &[], refusal)])
+    });
+    let (_keep, silence) = silence();
+    let done = json!({"type": "response.completed", "response": {"status": "completed", "output": [
+        {"type": "message", "role": "assistant",
+            "content": [{"type": "output_text", "text": "late"}]}]}});
+    let text = json!({"type": "response.output_text.delta", "output_index": 0, "delta": "late"});
+    let events = [text, done].map(|event| frame(&format!("data: {event}\n\n")));
+    upstream.script(silence);
+    upstream.script([stream_head()].into_iter().chain(events).chain([last_frame()]).collect());
+    let answer = proxy.ask("/api/chat", chat_whole("Hi"));
+    assert_eq!(answer.json()["message"]["content"], "late", "{}", answer.body);
+    upstream.request();
+    let (whole, repeated) = (upstream.request(), upstream.request());
+    assert!(whole.path.ends_with("/responses") && repeated.path == whole.path);
+    let mut expected = whole.json();
+    assert_ne!(expected["stream"], true);
+    expected["stream"] = true.into();
+    assert_eq!(repeated.json(), expected);
+    assert!(upstream.is_idle());
+}
+
+#[test]
 fn there_is_no_second_repetition() {
     let (upstream, proxy) = impatient();
     let (_keep, first) = silence();

@@ -425,6 +425,28 @@ fn the_first_request_finds_out_what_the_upstreams_of_a_file_are() {
 }
 
 #[test]
+fn an_upstream_without_a_list_is_looked_at_once() {
+    let upstream = Upstream::start();
+    upstream.script_lists();
+    upstream.judge(|request| {
+        request.path.ends_with("/models").then(|| vec![status(404, &[], "no list")])
+    });
+    let proxy = Proxy::at("http://127.0.0.1:9/v1", |config| {
+        config.upstreams = vec![server("lab", &upstream)];
+        // So that nothing is remembered of the list that failed.
+        config.models_ttl = std::time::Duration::ZERO;
+    });
+    for is_first in [true, false, false] {
+        upstream.script(completion("ok"));
+        assert_eq!(proxy.ask("/api/chat", chat_whole("Hi")).status(), 200);
+        if is_first {
+            assert!(upstream.request().path.ends_with("/models"));
+        }
+        assert!(upstream.request().path.ends_with("/chat/completions") && upstream.is_idle());
+    }
+}
+
+#[test]
 fn other_servers_are_not_mistaken_for_an_ollama() {
     let list = |owner: &str| json!({"data": [{"id": "m", "owned_by": owner}]}).to_string();
     let version = r#"{"version":"0.40.16"}"#;

@@ -381,4 +381,11 @@ fn embeddings_do_without_their_format() {
     assert_eq!(proxy.ask("/api/embed", body).status(), 200);
     assert_eq!(upstream.request().json()["encoding_format"], "float");
     assert!(upstream.request().json().get("encoding_format").is_none());
+    // What was learnt of one model holds for it alone.
+    for (model, format) in [("text-embed", None), ("m", Some(json!("float")))] {
+        upstream.script(vec![upstream::json(r#"{"data":[{"embedding":[1]}]}"#)]);
+        let body = json!({"model": model, "input": "x"}).to_string();
+        assert_eq!(proxy.ask("/api/embed", body).status(), 200);
+        assert_eq!(upstream.request().json().get("encoding_format"), format.as_ref(), "{model}");
+    }
 }
