@@ -12,7 +12,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::net::memory_budget::{self, Reservation};
+use crate::net::memory_budget::KeptBytes;
 use crate::observe::lock::lock;
 
 /// How long a response is kept after its last use.
@@ -48,8 +48,8 @@ struct Kept {
     /// Every text, with the number of its uses.
     texts: HashMap<Arc<str>, usize>,
     bytes: usize,
-    /// The bytes as a part of the memory budget; `None` before the first response.
-    reservation: Option<Reservation>,
+    /// The bytes as a part of the memory budget.
+    counted: KeptBytes,
 }
 
 struct KeptResponse {
@@ -170,7 +170,9 @@ impl ResponseStore {
         let Ok(mut kept) = self.kept.try_lock() else { return 0 };
         let before = kept.bytes;
         while before - kept.bytes < bytes && kept.drop_oldest() {}
-        kept.reserve();
+        let bytes = kept.bytes;
+        // Less always fits.
+        let _ = kept.counted.try_resize(bytes);
         before - kept.bytes
     }
 }
@@ -283,22 +285,13 @@ impl Kept {
             }
         }
         // Requests need the memory more.
-        while !self.reserve() && self.drop_oldest() {}
+        while !self.counted.try_resize(self.bytes) && self.drop_oldest() {}
     }
 
     fn drop_oldest(&mut self) -> bool {
         let oldest = self.take_at(0);
         oldest.iter().for_each(|response| self.release_texts(response));
         oldest.is_some()
-    }
-
-    /// Counts what is kept; `false` if the memory budget has no room for it.
-    fn reserve(&mut self) -> bool {
-        if self.reservation.is_none() {
-            // A thread that handles no request has no budget.
-            self.reservation = memory_budget::current().map(|budget| budget.new_reservation());
-        }
-        self.reservation.as_mut().is_none_or(|reservation| reservation.try_resize(self.bytes))
     }
 }
 

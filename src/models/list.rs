@@ -48,6 +48,15 @@ impl ModelList {
         format!("{{\"id\":{id},\"object\":\"model\",\"created\":0,\"owned_by\":\"\"}}")
     }
 
+    /// Bytes of memory that it takes, about.
+    pub fn bytes(&self) -> usize {
+        let entries = self.raw_entries.iter();
+        // Each text is an allocation of its own, and a table is at least half full.
+        let entry = 2 * size_of::<(String, String)>();
+        let entries = entries.map(|(id, json)| id.len() + json.len() + entry);
+        entries.sum::<usize>() + self.models.iter().map(Model::bytes).sum::<usize>()
+    }
+
     /// Sets the family of the whole server, known from elsewhere than the entries.
     pub fn set_profile(&mut self, profile: &'static Profile) {
         (self.profile, self.is_profile_certain) = (Some(profile), true);

@@ -98,6 +98,14 @@ impl Model {
         model
     }
 
+    /// Bytes of memory that it takes, about.
+    pub(super) fn bytes(&self) -> usize {
+        let texts = [&self.parameter_size, &self.quantization, &self.family, &self.format];
+        let texts = texts.into_iter().flatten().chain([&self.id, &self.owner]).chain(&self.aliases);
+        let tag = self.own_tag.as_ref().map_or(0, |tag| tag.json.len());
+        size_of::<Self>() + tag + texts.map(|text| text.len() + size_of::<String>()).sum::<usize>()
+    }
+
     /// The capabilities under Ollama's names, assumed ones included.
     pub fn capability_names(&self) -> Vec<&'static str> {
         self.capabilities.or(&self.assumed).to_names()

@@ -232,6 +232,26 @@ impl Reservation {
     }
 }
 
+/// What a table holds for later requests, as a part of the budget of those that fill it.
+#[derive(Debug, Default)]
+pub struct KeptBytes {
+    /// `None` before the first request, and where nothing counts.
+    reservation: Option<Reservation>,
+}
+
+impl KeptBytes {
+    /// Counts `bytes`; `false` if the budget has no room for them, and what was counted before stays. Nothing is
+    /// freed for them, because running requests need the memory more. A thread that handles no request has no
+    /// budget.
+    #[must_use]
+    pub fn try_resize(&mut self, bytes: usize) -> bool {
+        if self.reservation.is_none() {
+            self.reservation = current().map(|budget| budget.new_reservation());
+        }
+        self.reservation.as_mut().is_none_or(|reservation| reservation.try_resize(bytes))
+    }
+}
+
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.end_arriving();
@@ -351,6 +371,21 @@ mod tests {
         assert_eq!((kept.bytes(), budget.used()), (8, 8));
         assert!(kept.try_resize(3) && budget.used() == 3);
         assert!(!was_asked.load(Ordering::Relaxed), "it must not free itself");
+    }
+
+    #[test]
+    fn what_a_table_keeps_counts_behind_the_request_that_filled_it() {
+        let budget = MemoryBudget::new(10);
+        let mut kept = KeptBytes::default();
+        assert!(kept.try_resize(usize::MAX), "of no request");
+        let mut kept = budget.scope(|| {
+            assert!(kept.try_resize(6) && !kept.try_resize(11));
+            kept
+        });
+        assert_eq!(budget.used(), 6);
+        assert!(kept.try_resize(2) && budget.used() == 2);
+        drop(kept);
+        assert_eq!(budget.used(), 0);
     }
 
     #[test]

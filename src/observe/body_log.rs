@@ -164,6 +164,11 @@ mod tests {
         );
         let odd = format!("x{}", "é".repeat(MAX_LOGGED_BYTES));
         assert_eq!(shown(&odd), format!("\"x{}\"...", "é".repeat(MAX_LOGGED_BYTES / 2 - 1)));
+        // What the documentation promises.
+        assert!(
+            shown(&"x".repeat(16_384)).ends_with("x\"")
+                && shown(&"x".repeat(16_385)).ends_with("...")
+        );
         // The cut goes through the key.
         let cut = format!("{}topsecret-1 and more", "x".repeat(MAX_LOGGED_BYTES - 5));
         assert_eq!(shown(&cut), format!("\"{}\"...", "x".repeat(MAX_LOGGED_BYTES - 5)));

@@ -156,7 +156,7 @@ mod thinking_memory;
 mod tool_call_extras;
 mod transport;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use self::backoff::RetryWaits;
@@ -180,6 +180,7 @@ pub use self::transport::key::read_api_key_file;
 pub use self::transport::tls_config::check_tls_files;
 use crate::error::Error;
 use crate::models::catalog::Catalog;
+use crate::net::memory_budget::KeptBytes;
 use crate::observe::metrics::Metrics;
 use crate::observe::redact::Secret;
 
@@ -281,6 +282,8 @@ pub struct Upstream {
     name: Arc<str>,
     /// Its model list.
     pub(crate) catalog: Catalog,
+    /// The list as a part of the memory budget.
+    list_bytes: Mutex<KeptBytes>,
     /// The batch sizes for embeddings that it accepted.
     pub(crate) batch_limits: BatchLimits,
     /// The models for which it takes no `suffix`.
@@ -306,6 +309,7 @@ impl Upstream {
             prober: Arc::default(),
             name: settings.server.name.as_str().into(),
             catalog: Catalog::new(settings.models_ttl),
+            list_bytes: Mutex::default(),
             client: Client::new(
                 settings.clone(),
                 retry_env,

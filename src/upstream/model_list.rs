@@ -64,7 +64,15 @@ impl Upstream {
 
     /// A new list.
     pub(crate) fn refresh_model_list(&self, trace: &mut Trace) -> Result<SharedModelList> {
-        self.catalog.store(self.client.list_models(trace))
+        self.store_list(self.client.list_models(trace))
+    }
+
+    /// Caches what a fetch returned. A list for which the memory budget has no room serves this request alone.
+    pub(super) fn store_list(&self, fetched: Result<ModelList>) -> Result<SharedModelList> {
+        match fetched {
+            Ok(list) if !lock(&self.list_bytes).try_resize(list.bytes()) => Ok(Arc::new(list)),
+            fetched => self.catalog.store(fetched),
+        }
     }
 
     /// The list from the cache, or from one short attempt. A list helps to understand a request, but
@@ -76,7 +84,7 @@ impl Upstream {
             CachedList::Missing if self.catalog.has_failed_lately() => self.catalog.get_cached(),
             CachedList::Missing => {
                 let fetched = self.client.list_models_quickly(&mut trace.clone());
-                self.catalog.store(fetched).ok().or_else(|| self.catalog.get_cached())
+                self.store_list(fetched).ok().or_else(|| self.catalog.get_cached())
             }
         }
     }

@@ -4,58 +4,44 @@
 //! Never reads the clock. Invariant: bounded, and a model is forgotten after an hour, or with the first
 //! response that shows the contrary.
 
-use std::collections::HashMap;
-use std::sync::RwLock;
 use std::time::{Duration, Instant};
 
 use super::recent_fact::RecentFact;
+use super::recent_models::RecentModels;
 use crate::api::openai::chunk::ReasoningField;
 use crate::api::openai::request::Message;
-use crate::observe::lock;
 
-/// Models that are remembered; beyond that the oldest one is dropped.
-const MAX_MODELS: usize = 1024;
+/// The chat template of a model is the same on every path.
+const ANY_PATH: &str = "";
 
 /// The memory of one upstream.
 #[derive(Debug)]
 pub struct ThinkingMemory {
     /// When a model's response had a closing tag without an opening one.
-    lone_tags: RwLock<HashMap<String, Instant>>,
+    lone_tags: RecentModels,
     /// Whether reasoning comes in `reasoning`; otherwise it is sent back in `reasoning_content`.
     uses_reasoning: RecentFact,
-    ttl: Duration,
 }
 
 impl ThinkingMemory {
     /// Nothing; what is learnt is known for `ttl`.
     pub fn new(ttl: Duration) -> Self {
-        Self { lone_tags: RwLock::default(), uses_reasoning: RecentFact::new(ttl), ttl }
+        Self { lone_tags: RecentModels::new(ttl), uses_reasoning: RecentFact::new(ttl) }
     }
 
     /// True if the next response of a model is taken to begin inside reasoning.
     pub fn begins_in_thinking(&self, model: &str, now: Instant) -> bool {
-        let known = lock::read(&self.lone_tags);
-        known.get(model).is_some_and(|since| now.duration_since(*since) < self.ttl)
+        self.lone_tags.contains(ANY_PATH, model, now)
     }
 
     /// Notes whether a response of the model had a closing tag without an opening one.
     pub fn record_lone_tag(&self, model: &str, is_lone: bool, now: Instant) {
-        // Most responses have no such tag, and readers do not wait for each other.
-        if !is_lone && !lock::read(&self.lone_tags).contains_key(model) {
-            return;
+        if is_lone {
+            self.lone_tags.insert(ANY_PATH, model, now);
+        } else if self.lone_tags.contains(ANY_PATH, model, now) {
+            // Most responses have no such tag, and readers do not wait for each other.
+            self.lone_tags.remove(ANY_PATH, model);
         }
-        let mut known = lock::write(&self.lone_tags);
-        if !is_lone {
-            known.remove(model);
-            return;
-        }
-        if known.len() >= MAX_MODELS && !known.contains_key(model) {
-            let oldest = known.iter().min_by_key(|(_, since)| **since);
-            if let Some(oldest) = oldest.map(|(model, _)| model.clone()) {
-                known.remove(&oldest);
-            }
-        }
-        known.insert(model.to_owned(), now);
     }
 
     /// Notes in which member reasoning came.
@@ -90,18 +76,6 @@ mod tests {
         assert!(!memory.begins_in_thinking("a", now + TTL));
         memory.record_lone_tag("a", false, now);
         assert!(!memory.begins_in_thinking("a", now) && memory.begins_in_thinking("b", now));
-    }
-
-    #[test]
-    fn the_number_of_models_is_bounded() {
-        let memory = ThinkingMemory::new(TTL);
-        let now = Instant::now();
-        for number in 0..MAX_MODELS as u64 + 2 {
-            let later = now + Duration::from_millis(number);
-            memory.record_lone_tag(&number.to_string(), true, later);
-        }
-        assert_eq!(lock::read(&memory.lone_tags).len(), MAX_MODELS);
-        assert!(!memory.begins_in_thinking("1", now) && memory.begins_in_thinking("2", now));
     }
 
     #[test]

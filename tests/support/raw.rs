@@ -187,6 +187,13 @@ impl Client {
         (length > 0).then(|| line.trim_end_matches(['\r', '\n']).to_owned())
     }
 
+    /// The next byte.
+    pub fn byte(&mut self) -> u8 {
+        let mut byte = [0; 1];
+        self.reader.read_exact(&mut byte).expect("a byte in time");
+        byte[0]
+    }
+
     /// The next frame of a chunked body; `None` for the last.
     pub fn frame(&mut self) -> Option<String> {
         self.frame_bytes().map(|bytes| String::from_utf8(bytes).expect("UTF-8"))

@@ -1,6 +1,6 @@
 //! The repairs that models needed, so that a rejection is paid for once.
 //!
-//! Kept for each operation and model, bounded, and for an hour, so that a corrected upstream gets requests
+//! Kept for each operation and model, bounded in number and by the memory budget, and for an hour, so that a corrected upstream gets requests
 //! as they are again. Of the groups of a plainest form, one at a time is left out of a later request, at
 //! most once a minute, until only those that are needed remain. Never reads the clock.
 //! Invariant: the lock is never held while a request is sent.
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::plainest::{GROUPS, Group};
 use super::repairs::{Repair, Scope};
+use crate::net::memory_budget::KeptBytes;
 use crate::observe::lock;
 
 /// How long a repair is made before the request is tried as it is again.
@@ -40,8 +41,14 @@ const MAX_HOPELESS_PER_MODEL: usize = 32;
 /// What is known of all models, by operation and model.
 #[derive(Debug)]
 pub struct RepairMemory {
-    models: RwLock<HashMap<Key, ModelMemory>>,
+    table: RwLock<Table>,
     experiment_interval: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    models: HashMap<Key, ModelMemory>,
+    counted: KeptBytes,
 }
 
 /// A path, such as `chat/completions`, and a model: what one path rejects, another may accept.
@@ -94,6 +101,14 @@ impl ModelMemory {
         self.repairs.is_empty() && self.groups.is_empty() && self.hopeless.is_empty()
     }
 
+    fn bytes(&self) -> usize {
+        let repairs = self.repairs.capacity() * size_of::<(Repair, Scope, Instant)>();
+        let groups = self.groups.capacity() * size_of::<KnownGroup>();
+        let hopeless = self.hopeless.capacity() * size_of::<(u64, Instant)>();
+        let texts: usize = self.repairs.iter().map(|(repair, ..)| repair.text_bytes()).sum();
+        repairs + groups + hopeless + texts
+    }
+
     fn oldest(&self) -> Option<Instant> {
         let repairs = self.repairs.iter().map(|(_, _, since)| *since);
         let groups = self.groups.iter().map(|known| known.since);
@@ -101,22 +116,39 @@ impl ModelMemory {
     }
 }
 
+impl Table {
+    /// Drops the models that are known longest until the number and the memory budget allow the others.
+    fn shrink(&mut self) {
+        while self.models.len() > MAX_MODELS || !self.counted.try_resize(self.bytes()) {
+            let first = self.models.iter().min_by_key(|(_, found)| found.oldest());
+            let Some(first) = first.map(|(key, _)| key.clone()) else { break };
+            self.models.remove(&first);
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let entry = 2 * size_of::<(Key, ModelMemory)>();
+        self.models.iter().map(|((_, model), found)| model.len() + entry + found.bytes()).sum()
+    }
+}
+
 impl RepairMemory {
     /// An empty memory, in which a group is left out of one request in each interval.
     pub fn new(experiment_interval: Duration) -> Self {
-        Self { models: RwLock::default(), experiment_interval }
+        Self { table: RwLock::default(), experiment_interval }
     }
 
     /// What a model needs. May choose a group to be left out of this request.
     pub fn get(&self, path: &'static str, model: &str, now: Instant) -> Known {
-        let known = lock::read(&self.models);
+        let table = lock::read(&self.table);
+        let known = &table.models;
         if known.is_empty() {
             return Known::default();
         }
         let key = (path, model.to_owned());
         let Some(found) = known.get(&key) else { return Known::default() };
         if !found.groups.is_empty() {
-            drop(known);
+            drop(table);
             return self.get_with_experiment(&key, now);
         }
         let is_fresh = |(_, _, since): &&(Repair, Scope, Instant)| now.duration_since(*since) < TTL;
@@ -126,8 +158,8 @@ impl RepairMemory {
     }
 
     fn get_with_experiment(&self, key: &Key, now: Instant) -> Known {
-        let mut all = lock::write(&self.models);
-        let Some(found) = all.get_mut(key) else { return Known::default() };
+        let mut table = lock::write(&self.table);
+        let Some(found) = table.models.get_mut(key) else { return Known::default() };
         found.forget_old(now);
         let is_due = found
             .last_experiment
@@ -149,7 +181,8 @@ impl RepairMemory {
 
     /// True if something is known of a model.
     pub fn knows(&self, path: &'static str, model: &str, now: Instant) -> bool {
-        let known = lock::read(&self.models);
+        let table = lock::read(&self.table);
+        let known = &table.models;
         let found = if known.is_empty() { None } else { known.get(&(path, model.to_owned())) };
         found.is_some_and(|found| {
             found.repairs.iter().any(|(_, _, since)| now.duration_since(*since) < TTL)
@@ -242,7 +275,8 @@ impl RepairMemory {
 
     /// True if the plainest form could not answer this rejection lately.
     pub fn is_hopeless(&self, path: &'static str, model: &str, hash: u64, now: Instant) -> bool {
-        let known = lock::read(&self.models);
+        let table = lock::read(&self.table);
+        let known = &table.models;
         let found = if known.is_empty() { None } else { known.get(&(path, model.to_owned())) };
         found.is_some_and(|found| {
             found
@@ -270,19 +304,13 @@ impl RepairMemory {
         now: Instant,
         change: impl FnOnce(&mut ModelMemory),
     ) {
-        let mut known = lock::write(&self.models);
-        for found in known.values_mut() {
+        let mut table = lock::write(&self.table);
+        for found in table.models.values_mut() {
             found.forget_old(now);
         }
-        known.retain(|_, found| !found.is_empty());
-        let key = (path, model.to_owned());
-        if known.len() >= MAX_MODELS && !known.contains_key(&key) {
-            let first = known.iter().min_by_key(|(_, found)| found.oldest());
-            if let Some(first) = first.map(|(key, _)| key.clone()) {
-                known.remove(&first);
-            }
-        }
-        change(known.entry(key).or_default());
+        table.models.retain(|_, found| !found.is_empty());
+        change(table.models.entry((path, model.to_owned())).or_default());
+        table.shrink();
     }
 }
 
@@ -391,11 +419,30 @@ mod tests {
         }
         assert!(learnt.get(CHAT, "4", now).is_empty());
         assert!(!learnt.get(CHAT, "5", now).is_empty());
-        assert_eq!(learnt.models.read().expect("no panic").len(), MAX_MODELS);
+        assert_eq!(lock::read(&learnt.table).models.len(), MAX_MODELS);
         for schemas in 0..1000 {
             let repair = (Repair::ReduceSchemas, Scope::Schemas(schemas));
             learnt.insert(CHAT, "9", &[repair], now);
         }
         assert_eq!(learnt.get(CHAT, "9", now).repairs.len(), MAX_REPAIRS_PER_MODEL);
+    }
+
+    #[test]
+    fn what_was_learnt_is_a_part_of_the_memory_budget() {
+        use crate::net::memory_budget::MemoryBudget;
+
+        let (learnt, now) = (RepairMemory::new(EXPERIMENT_INTERVAL), Instant::now());
+        let budget = MemoryBudget::new(64 * 1024);
+        budget.scope(|| {
+            for number in 0..200 {
+                let later = now + Duration::from_secs(number);
+                let member = format!("member{number}").repeat(20);
+                learnt.insert(CHAT, &number.to_string(), &[omit(&member)], later);
+                assert_eq!(budget.used(), lock::read(&learnt.table).bytes());
+            }
+        });
+        assert!(budget.used() > 60 * 1024);
+        let known = |number: u64| learnt.knows(CHAT, &number.to_string(), now);
+        assert!(!known(0) && known(199), "the oldest went first");
     }
 }

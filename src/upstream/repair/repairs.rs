@@ -157,6 +157,16 @@ impl Repair {
         Self::Omit(if member == "top_logprobs" { "logprobs" } else { member }.to_owned())
     }
 
+    /// Bytes of the texts that it holds.
+    pub(super) fn text_bytes(&self) -> usize {
+        match self {
+            Self::Omit(member) | Self::OmitInner(member) => member.len(),
+            Self::OmitBeside { member, other } => member.len() + other.len(),
+            Self::SetEffort { from, to } => from.len() + to.len(),
+            _ => 0,
+        }
+    }
+
     /// Whether it undoes another repair.
     pub fn is_inverse_of(&self, other: &Self) -> bool {
         match (self, other) {

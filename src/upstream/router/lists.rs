@@ -135,7 +135,7 @@ impl Upstream {
         self.spawn_refresh(move || {
             let _refresh = RefreshGuard(&upstream.catalog);
             // The catalog keeps the error.
-            let _ = upstream.catalog.store(upstream.client.list_models_quickly(&mut trace));
+            let _ = upstream.store_list(upstream.client.list_models_quickly(&mut trace));
         })
     }
 }

@@ -29,7 +29,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::api::openai::request::Message;
-use crate::net::memory_budget::{self, Reservation};
+use crate::net::memory_budget::KeptBytes;
 use crate::observe::lock::lock;
 use crate::translate::answer_extras::AnswerExtras;
 use crate::translate::quirks::PLACEHOLDER_REASONING;
@@ -55,8 +55,8 @@ pub struct ToolCallExtras {
 struct Kept {
     calls: Vec<KeptCall>,
     bytes: usize,
-    /// The bytes as a part of the memory budget; `None` before the first call.
-    reservation: Option<Reservation>,
+    /// The bytes as a part of the memory budget.
+    counted: KeptBytes,
     /// Counts saves and uses.
     clock: u64,
 }
@@ -111,7 +111,9 @@ impl Kept {
         }
         self.bytes += call.length();
         self.calls.push(call);
-        while (self.calls.len() > MAX_CALLS || self.bytes > MAX_BYTES || !self.reserve())
+        while (self.calls.len() > MAX_CALLS
+            || self.bytes > MAX_BYTES
+            || !self.counted.try_resize(self.bytes))
             && self.drop_oldest()
         {}
     }
@@ -122,15 +124,6 @@ impl Kept {
         let oldest = places.min_by_key(|(_, call)| call.used_at).map(|(place, _)| place);
         oldest.iter().for_each(|place| self.remove(*place));
         oldest.is_some()
-    }
-
-    /// Counts what is kept; `false` if the memory budget has no room for it.
-    fn reserve(&mut self) -> bool {
-        if self.reservation.is_none() {
-            // A thread that handles no request has no budget.
-            self.reservation = memory_budget::current().map(|budget| budget.new_reservation());
-        }
-        self.reservation.as_mut().is_none_or(|reservation| reservation.try_resize(self.bytes))
     }
 
     fn remove(&mut self, place: usize) {
@@ -212,7 +205,9 @@ impl ToolCallExtras {
         let Ok(mut kept) = self.kept.try_lock() else { return };
         let before = kept.bytes;
         while before - kept.bytes < bytes && kept.drop_oldest() {}
-        kept.reserve();
+        let bytes = kept.bytes;
+        // Less always fits.
+        let _ = kept.counted.try_resize(bytes);
     }
 
     /// True if nothing is kept.

@@ -6,7 +6,6 @@ use crate::support::*;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ollama_openai_proxy::config::Config;
 use socket2::SockRef;
-use std::io::Read;
 use std::net::Shutdown;
 use std::time::Duration;
 
@@ -207,16 +206,13 @@ fn who_has_only_stopped_sending_gets_every_byte() {
     client.post("/api/chat", chat("Hi"));
     client.stream().shutdown(Shutdown::Write).expect("it is open");
     // The byte that probes the connection is the first byte of the response.
-    let mut byte = [0; 1];
-    client.stream().read_exact(&mut byte).expect("a byte");
-    assert_eq!(&byte, b"H");
+    assert_eq!(client.byte(), b'H');
     go_on.send(()).expect("the upstream waits");
     assert_eq!(client.line().as_deref(), Some("TTP/1.1 200 OK"));
     while client.line().is_some_and(|line| !line.is_empty()) {}
     assert!(client.frame().expect("a line").contains("one"));
     // Between two chunks it is a leading zero of the next chunk's length.
-    client.stream().read_exact(&mut byte).expect("a byte");
-    assert_eq!(&byte, b"0");
+    assert_eq!(client.byte(), b'0');
     go_on.send(()).expect("the upstream waits");
     assert!(client.frame().expect("a line").contains("two"));
     assert!(client.frame().expect("a line").contains("\"done\":true"));
@@ -232,8 +228,7 @@ fn who_has_stopped_sending_gets_a_whole_answer_too() {
     let mut client = proxy.client();
     client.post("/api/chat", chat_whole("Hi"));
     client.stream().shutdown(Shutdown::Write).expect("it is open");
-    let mut byte = [0; 1];
-    client.stream().read_exact(&mut byte).expect("a byte");
+    assert_eq!(client.byte(), b'H');
     go_on.send(()).expect("the upstream waits");
     let answer = format!("H{}", client.rest());
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("\"whole\""), "{answer}");

@@ -2,7 +2,6 @@
 //! or grows.
 
 use crate::support::*;
-use std::io::Read;
 
 /// Takes bodies up to 100,000 bytes.
 fn limited() -> (Upstream, Proxy) {
@@ -275,9 +274,7 @@ fn a_body_that_waits_to_be_asked_for_is_asked_for() {
     // The body follows only after `100 Continue`.
     let mut interim = Vec::new();
     while !interim.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        client.stream().read_exact(&mut byte).expect("an interim answer");
-        interim.push(byte[0]);
+        interim.push(client.byte());
     }
     assert!(interim.starts_with(b"HTTP/1.1 100 "), "{interim:?}");
     client.send(body);
