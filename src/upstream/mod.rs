@@ -66,7 +66,9 @@
 //!
 //! All of it belongs to one upstream, is in memory only, and is learnt anew after an hour ([`LEARNT_TTL`]), so
 //! that a server that was updated, or another one at the same address, is asked as any other. An upstream whose
-//! settings a reload changes begins with nothing. Nothing of it is shown to clients.
+//! settings a reload changes begins with nothing. Nothing of it is shown to clients. The tables of models and the
+//! list are parts of the memory budget ([`crate::net`]): where it is full, the oldest models go, and a new list
+//! serves one request only.
 //!
 //! | fact | where | bound | forgotten |
 //! | --- | --- | --- | --- |
