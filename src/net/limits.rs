@@ -209,6 +209,13 @@ mod tests {
     }
 
     #[test]
+    fn large_pages_are_for_a_gibibyte_and_more() {
+        let is_small = |memory| SystemLimits { memory, ..SystemLimits::default() }.is_small();
+        assert!(is_small(Some(1024 * MIB - 1)) && is_small(Some(32 * MIB)));
+        assert!(!is_small(Some(1024 * MIB)) && !is_small(Some(u64::MAX)) && !is_small(None));
+    }
+
+    #[test]
     fn the_tightest_limit_counts_and_something_is_left() {
         let check =
             |room: SystemLimits, expected| assert_eq!(room.fit(256, 1024), expected, "{room:?}");

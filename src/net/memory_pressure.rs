@@ -172,6 +172,15 @@ mod tests {
     }
 
     #[test]
+    fn freed_memory_is_returned_once_a_moment() {
+        let pressure = MemoryPressure::of_group(None);
+        assert!(pressure.trim());
+        // However long that took.
+        *lock(&pressure.last_trim) = Some(Instant::now() + Duration::from_secs(3600));
+        assert!(!pressure.trim());
+    }
+
+    #[test]
     fn pages_of_files_do_not_count() {
         assert_eq!(page_cache_bytes("anon 5\nfile 9\ninactive_file 3\nactive_file 4\n"), 7);
         let total = "inactive_file 1\ntotal_inactive_file 30\ntotal_active_file 4\n";

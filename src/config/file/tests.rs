@@ -406,6 +406,9 @@ fn a_broken_line_is_told_once_and_the_rest_of_the_file_as_well() {
             (7, "no upstream is named \"lap\": did you mean lab?"),
         ],
     );
+    // What stands in a later section is missing in an earlier one all the same.
+    let text = "[[upstream]]\nname = \"a\"\n[[upstream]]\nname = \"b\"\nbase_url = h\n";
+    bad(text, &[], &[(1, "[[upstream]] needs base_url"), (5, "")]);
     let told = parse(
         b"a = 1\nb = \"\xff\"\n",
         (Path::new("f"), SystemTime::UNIX_EPOCH),

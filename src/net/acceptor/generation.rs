@@ -125,23 +125,11 @@ fn receive_loop(shared: &Shared, server: &Server, state: &State) {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use std::net::TcpListener;
-    use std::sync::Mutex;
-
     use super::*;
 
     #[test]
     fn a_generation_is_found_by_the_names_of_its_threads() {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let shared = Arc::new(Shared {
-            listener: Mutex::new(Some(listener)),
-            on_request: Arc::new(drop),
-            supervisor: OnceLock::new(),
-            request_noted: AtomicBool::new(false),
-            arrival_noted: AtomicBool::new(false),
-            closing: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
-        });
+        let shared = Shared::for_tests();
         let generation = Generation::start(&shared).expect("started");
         let proc_root = Path::new("/proc");
         // Its accept thread runs until the socket is shut down.

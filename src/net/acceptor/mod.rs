@@ -100,15 +100,7 @@ impl Acceptor {
         // A non-blocking listener would end the accept thread with `WouldBlock`.
         listener.set_nonblocking(false)?;
         let addr = listener.local_addr()?;
-        let shared = Arc::new(Shared {
-            listener: Mutex::new(Some(listener)),
-            on_request,
-            supervisor: OnceLock::new(),
-            request_noted: AtomicBool::new(false),
-            arrival_noted: AtomicBool::new(false),
-            closing: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared::new(listener, on_request));
         let arrivals = Arrivals::at_port(addr.port());
         let weak = Arc::downgrade(&shared);
         arrivals.subscribe(Box::new(move || {
@@ -161,6 +153,25 @@ impl Drop for Acceptor {
 }
 
 impl Shared {
+    /// Of a listener on a free port, whose requests are dropped.
+    #[cfg(test)]
+    fn for_tests() -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Arc::new(Self::new(listener, Arc::new(drop)))
+    }
+
+    fn new(listener: TcpListener, on_request: OnRequest) -> Self {
+        Self {
+            listener: Mutex::new(Some(listener)),
+            on_request,
+            supervisor: OnceLock::new(),
+            request_noted: AtomicBool::new(false),
+            arrival_noted: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
     fn is_closing(&self) -> bool {
         self.closing.load(Ordering::SeqCst)
     }

@@ -461,6 +461,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_wait_depends_on_what_is_known() {
+        let (shared, root) = (Shared::for_tests(), Path::new("/nonexistent"));
+        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+        let mut supervisor =
+            Supervisor::new(shared, addr, Arrivals::at_port(0), root).expect("threads");
+        assert_eq!(supervisor.wait_time(), UNPROVEN_INTERVAL, "nothing is known at the start");
+        supervisor.unproven = false;
+        assert_eq!(supervisor.wait_time(), CHECK_INTERVAL, "no arrival was announced");
+        supervisor.restart_at = Some(Instant::now());
+        assert_eq!(supervisor.wait_time(), Duration::ZERO);
+        supervisor.current.shutdown();
+    }
+
+    #[test]
     fn delays_double_up_to_a_limit_and_start_anew_after_a_quiet_time() {
         let start = Instant::now();
         let mut backoff = Backoff::default();

@@ -461,9 +461,12 @@ mod tests {
         let now = Instant::now();
         let held = begin(&registry, 1);
         (2..4).for_each(|port| drop(begin(&registry, port)));
+        assert!(!registry.has_missing(now, |_| false), "they are younger than the look");
         assert!(registry.remove_missing(now, |_| false).is_empty());
         assert_eq!(count(&registry), 3, "they are younger than the look");
         let later = now + std::time::Duration::from_secs(60);
+        assert!(!registry.has_missing(later, |_| true));
+        assert!(registry.has_missing(later, |known| *known == peer(2)));
         let missed = registry.remove_missing(later, |known| *known == peer(2));
         assert!(missed.len() == 1 && Arc::ptr_eq(&missed[0], held.in_flight()));
         assert!(registry.snapshot(peer(1)).is_some() && registry.snapshot(peer(2)).is_some());

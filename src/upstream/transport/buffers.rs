@@ -206,6 +206,28 @@ mod tests {
     }
 
     #[test]
+    fn room_is_short_when_a_read_has_filled_a_buffer_that_may_grow() {
+        let mut buffers = TcpBuffers::new();
+        assert!(!buffers.is_short_of_room(), "nothing has come");
+        arrive(&mut buffers, b"x");
+        assert!(!buffers.is_short_of_room());
+        let mut sizes = Vec::new();
+        while sizes.len() < 100 && buffers.input_end < MAX_BUFFER_BYTES {
+            while !buffers.is_input_full() {
+                arrive(&mut buffers, &[b'x'; 1000]);
+            }
+            sizes.push(buffers.input_end);
+            assert_eq!(buffers.is_short_of_room(), buffers.input_end < MAX_BUFFER_BYTES);
+            arrive(&mut buffers, b"x");
+        }
+        assert!(sizes.len() > 1 && buffers.input_end >= MAX_BUFFER_BYTES, "{sizes:?}");
+        while !buffers.is_input_full() {
+            arrive(&mut buffers, &[b'x'; 1000]);
+        }
+        assert!(!buffers.is_short_of_room(), "it is as large as it gets");
+    }
+
+    #[test]
     fn a_stream_of_small_pieces_keeps_a_small_buffer_and_a_fast_one_gets_a_large_one() {
         let mut small = TcpBuffers::new();
         for _ in 0..1000 {

@@ -308,6 +308,20 @@ mod tests {
     }
 
     #[test]
+    fn input_is_what_can_be_read() {
+        let (transport, other) = connected();
+        assert!(!has_input(&transport.stream.0), "nothing has come");
+        arrive(&transport, &other, b"x");
+        assert!(has_input(&transport.stream.0));
+        let (transport, other) = connected();
+        drop(other);
+        while is_idle(&transport.stream.0) {
+            thread::yield_now();
+        }
+        assert!(!has_input(&transport.stream.0), "an end is no input");
+    }
+
+    #[test]
     fn what_came_together_is_taken_together() {
         let (mut transport, other) = connected();
         let bytes: Vec<u8> = (0..50_000_u32).map(|number| (number % 251) as u8).collect();

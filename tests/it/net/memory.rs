@@ -206,6 +206,19 @@ fn an_event_or_a_call_of_a_stream_that_does_not_fit_ends_the_stream_with_an_erro
 }
 
 #[test]
+fn an_event_counts_while_it_arrives() {
+    for (path, _) in ROUTES.iter().filter(|(_, is_translated)| *is_translated) {
+        let (upstream, proxy) = limited(1_000_000);
+        let (_keep, never) = bounded(0);
+        let begun = frame(&format!("data: {{\"x\":\"{}", "x".repeat(500_000)));
+        upstream.script(vec![stream_head(), delta("one"), begun, Step::Wait(never)]);
+        let found = proxy.post(path, &request(path, "Hi", true));
+        assert!(found.body.contains("one") && found.body.contains(TOO_LARGE), "{path}");
+        assert_eq!(held(&proxy), 0, "{path}");
+    }
+}
+
+#[test]
 fn a_stream_that_is_collected_counts_as_what_is_held_of_it() {
     let (upstream, proxy) = limited(1_000_000);
     let texts = vec!["x".repeat(10_000); 60];

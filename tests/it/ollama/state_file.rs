@@ -8,7 +8,8 @@ use std::path::PathBuf;
 /// The state file of one test, in a folder that does not exist yet.
 fn state(test: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("state-{test}"));
-    let _ = fs::remove_dir_all(&folder);
+    // A run that was killed may have left a file in its place.
+    let _ = fs::remove_file(&folder).or_else(|_| fs::remove_dir_all(&folder));
     folder.join("state.json")
 }
 

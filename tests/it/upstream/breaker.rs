@@ -104,6 +104,28 @@ fn after_the_pause_the_next_request_finds_out() {
 }
 
 #[test]
+fn a_client_that_leaves_says_nothing_about_the_upstream() {
+    let (upstream, proxy) = pair_with(|config| {
+        asks_once(1)(config);
+        config.breaker.cooldown = Duration::ZERO;
+    });
+    upstream.script(vec![Step::Close]);
+    assert_eq!(ask(&proxy).status(), 502);
+    let (_keep, never) = bounded(0);
+    upstream.script(vec![Step::Wait(never)]);
+    let mut client = proxy.client();
+    client.post("/api/chat", chat_whole("Hi"));
+    upstream.request();
+    upstream.request();
+    drop(client);
+    while proxy.server.counters().disconnects == 0 || proxy.server.active_requests() > 0 {
+        std::thread::yield_now();
+    }
+    let open = "ollama_proxy_circuit_state{upstream=\"default\",state=\"half_open\"} 1";
+    assert!(metric(&proxy, open), "nothing has answered");
+}
+
+#[test]
 fn whatever_has_a_status_is_an_answer_of_something_that_lives() {
     let loading = r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;
     let (upstream, proxy) = pair_with(asks_once(1));

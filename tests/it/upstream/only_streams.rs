@@ -215,6 +215,8 @@ fn what_fails_on_the_way_is_an_error_and_not_repeated() {
     let (status, _) = ask(stream(&["Hello"]));
     assert_eq!(status, 200);
     assert_eq!(ask(vec![answer("whole")]).0, 200);
+    let ended = chunk(&json!([{"index": 0, "delta": {}, "finish_reason": "stop"}]));
+    assert_eq!(ask(vec![stream_head(), delta("Hello"), ended, Step::Close]).0, 200);
 }
 
 #[test]
