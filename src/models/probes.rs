@@ -224,6 +224,31 @@ mod tests {
     }
 
     #[test]
+    fn an_ollama_s_details_are_those_of_the_model() {
+        let details = json!({"format": "gguf", "family": "llama", "parameter_size": "8.0B",
+            "quantization_level": "Q4_K_M", "context_length": 8192, "embedding_length": 4096});
+        let body = json!({"models": [{"model": "m:8b", "size": 5, "details": details,
+            "capabilities": ["completion"]}, {"name": "n", "details": {"family": ""}}]});
+        let models = parse_ollama_tags(&body.to_string()).expect("tags");
+        let text = |text: &str| Some(text.to_owned());
+        let first = Model {
+            id: "m:8b".into(),
+            size: Some(5),
+            family: text("llama"),
+            format: text("gguf"),
+            parameter_size: text("8.0B"),
+            quantization: text("Q4_K_M"),
+            context_length: Some(8192),
+            embedding_length: Some(4096),
+            capabilities: parse_ollama_capabilities(&json!(["completion"])),
+            own_tag: models[0].own_tag.clone(),
+            ..Model::default()
+        };
+        assert_eq!(models[0], first);
+        assert_eq!((models.len(), &models[1].family), (2, &None));
+    }
+
+    #[test]
     fn an_ollama_s_entry_is_kept_as_it_is() {
         let list = json!({"data": [{"id": "m", "owned_by": "library"}, {"id": "e:x"}]});
         let m = r#"{"name":"m:latest","model":"m:latest","modified_at":"2026-08-20T09:00:00.5+02:00",
