@@ -217,6 +217,9 @@ mod tests {
             ("openai/o3-mini", modes(json!(["low", "medium", "high"]), json!("medium"))),
             ("o3x", Value::Null),
             ("gpt-5.2-chat-latest", Value::Null),
+            ("chat-gpt-oss", modes(json!(["low", "medium", "high"]), json!("medium"))),
+            ("gpt-5.1", modes(json!([false, "low", "medium", "high"]), json!(false))),
+            ("qwen3-chat", modes(json!([false, true]), json!(true))),
         ] {
             check(ThinkingModes::from_id(id), expected, id);
         }

@@ -215,6 +215,10 @@ fn an_event_counts_while_it_arrives() {
         let found = proxy.post(path, &request(path, "Hi", true));
         assert!(found.body.contains("one") && found.body.contains(TOO_LARGE), "{path}");
         assert_eq!(held(&proxy), 0, "{path}");
+        let (upstream, proxy) = limited(10_000_000);
+        upstream.script(ended(vec![stream_head(), delta("one"), delta(&"x".repeat(500_000))]));
+        let found = proxy.post(path, &request(path, "Hi", true));
+        assert!(found.body.len() > 500_000 && !found.body.contains(TOO_LARGE), "{path}");
     }
 }
 
