@@ -1,8 +1,9 @@
 //! The repairs that models needed, so that a rejection is paid for once.
 //!
-//! Kept for each operation and model, bounded in number and by the memory budget, and for an hour, so that a corrected upstream gets requests
-//! as they are again. Of the groups of a plainest form, one at a time is left out of a later request, at
-//! most once a minute, until only those that are needed remain. Never reads the clock.
+//! Kept for each operation and model, bounded in number and by the memory budget, and for an hour, so that a
+//! corrected upstream gets requests as they are again. Of the groups of a plainest form, one at a time is left
+//! out of a later request, at most once a minute, until only those that are needed remain. Never reads the
+//! clock.
 //! Invariant: the lock is never held while a request is sent.
 
 use std::collections::HashMap;

@@ -424,6 +424,17 @@ fn a_prompt_that_exceeds_the_context_fails_a_stream_by_the_code_that_makes_agent
         let whole = ask(&proxy, json!({}));
         assert_eq!(whole.status(), 400, "{}", whole.body);
         assert_eq!(whole.json()["error"]["code"], "context_length_exceeded");
+        while !upstream.is_idle() {
+            upstream.request();
+        }
+        // Agents shorten a conversation themselves: nobody else does.
+        let said = |role: &str| json!({"role": role, "content": "x"});
+        let input = ["user", "assistant", "user", "assistant", "user"].map(said);
+        assert_eq!(ask(&proxy, json!({ "input": input })).status(), 400);
+        let chats = std::iter::from_fn(|| (!upstream.is_idle()).then(|| upstream.request()));
+        let chats: Vec<_> = chats.filter(|it| it.path.ends_with("/chat/completions")).collect();
+        let is_whole = |it: &Recorded| it.json()["messages"].as_array().map(Vec::len) == Some(5);
+        assert!(!chats.is_empty() && chats.iter().all(is_whole));
     }
 }
 
