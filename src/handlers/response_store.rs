@@ -392,6 +392,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_freed_is_told() {
+        let (store, now) = (ResponseStore::new(MANY), Instant::now());
+        let owner = store.owner(None, None);
+        ["a", "b"].iter().for_each(|id| keep(&store, owner, id, &["one"], now));
+        let before = lock(&store.kept).bytes;
+        let freed = store.free(1);
+        assert!(freed > 0 && freed == before - lock(&store.kept).bytes);
+        assert_eq!(store.free(usize::MAX), before - freed);
+        assert_eq!((store.free(1), lock(&store.kept).bytes), (0, 0));
+    }
+
+    #[test]
     fn the_number_of_responses_has_a_bound() {
         let (store, now) = (ResponseStore::new(16 * MANY), Instant::now());
         let owner = store.owner(None, None);

@@ -160,6 +160,20 @@ mod tests {
     }
 
     #[test]
+    fn reasoning_is_kept_whole_or_not_at_all() {
+        let kept = |pieces: &[usize]| {
+            let mut extras = AnswerExtras::default();
+            pieces.iter().for_each(|length| extras.push_reasoning(&"x".repeat(*length)));
+            extras.reasoning().map(str::len)
+        };
+        assert_eq!(kept(&[]), None);
+        assert_eq!(kept(&[1000, 1000]), Some(2000));
+        assert_eq!(kept(&[MAX_BYTES - 1, 1]), Some(MAX_BYTES));
+        assert_eq!(kept(&[MAX_BYTES + 1]), None);
+        assert_eq!(kept(&[MAX_BYTES, 1, 1]), None);
+    }
+
+    #[test]
     fn pieces_of_one_detail_are_joined() {
         let text = |text: &str, index: usize| json!([{"type": "reasoning.text", "text": text, "index": index, "format": "x"}]);
         let sealed = |id: &str, index: usize| json!([{"type": "reasoning.encrypted", "data": id, "id": id, "index": index}]);

@@ -481,4 +481,14 @@ mod tests {
         let outer: Outer<'_> = parse(r#"{"model":"plain"}"#, "Outer").expect("valid JSON");
         assert!(matches!(outer.model, Some(GoString(Cow::Borrowed("plain")))));
     }
+
+    #[test]
+    fn only_brackets_outside_of_texts_are_depth() {
+        let brackets = "[".repeat(MAX_DEPTH + 1);
+        assert!(exceeds_max_depth(brackets.as_bytes()));
+        assert!(!exceeds_max_depth(format!("\"{brackets}\"").as_bytes()));
+        assert!(!exceeds_max_depth(format!("\"\\\"{brackets}\"").as_bytes()));
+        assert!(exceeds_max_depth(format!("\"x\"{brackets}").as_bytes()));
+        assert!(!exceeds_max_depth("[]".repeat(MAX_DEPTH + 1).as_bytes()));
+    }
 }

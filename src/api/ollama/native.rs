@@ -354,6 +354,7 @@ mod tests {
         check(r#"{"model":@,"model":@}"#);
         check(r#"{"m\u006fdel":@,"Model":"up","mode":"up","models":"up"}"#);
         check(r#"{"x":"\\","model":@,"y":"\\\"","z":"model"}"#);
+        check(r#"{"x":"a\nb","model":@,"y":"\u00e9 c"}"#);
         check(r#"{"x":"{","model":@}"#);
         check(r#"{"model":null,"x":1}{"model":@}"#);
         check(r#"{"model":5,"y":{"model":"up"}}"#);

@@ -383,6 +383,22 @@ mod tests {
     }
 
     #[test]
+    fn who_has_no_request_and_no_part_of_one_is_at_rest() {
+        let fresh = ConnectionState::new(&NOTHING, Instant::now());
+        assert!(fresh.is_at_rest(&NOTHING));
+        for busy in [
+            phase(RequestPhase::Working, 0),
+            Observation { peer: PeerState::HalfClosed, ..NOTHING },
+            Observation { closing: true, ..NOTHING },
+        ] {
+            assert!(!fresh.is_at_rest(&busy), "{busy:?}");
+        }
+        let mut cut = ConnectionState::new(&NOTHING, Instant::now());
+        cut.cut = true;
+        assert!(!cut.is_at_rest(&NOTHING));
+    }
+
+    #[test]
     fn a_head_has_10_seconds_from_its_first_byte() {
         check(&[
             (0, NOTHING, Verdict::Keep),

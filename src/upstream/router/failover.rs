@@ -198,6 +198,11 @@ mod tests {
         assert_eq!(told(&[status(500), status(503)]), "says 503 (2 upstreams tried)");
         let text = told(&[refused.clone(), refused.clone()]);
         assert_eq!(text, "cannot reach the upstream: connection refused (2 upstreams tried)");
+        for worse in [Error::UpstreamTimeout(TimeoutPhase::Connect), refused.clone()] {
+            let closed = Error::ClosedBeforeResponse { suggests_tls: false };
+            assert!(usefulness(&worse) < usefulness(&closed), "{worse:?}");
+            assert!(usefulness(&worse) > usefulness(&Error::model_not_found("m")), "{worse:?}");
+        }
         assert!(told(&[refused, late]).ends_with("within REQUEST_TIMEOUT (2 upstreams tried)"));
         let unknown = Error::model_not_found("m");
         assert_eq!(told(&[unknown.clone(), unknown]), "model 'm' not found");

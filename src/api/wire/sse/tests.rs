@@ -314,6 +314,7 @@ fn bytes_are_searched_once() {
     for length in 1..1000 {
         assert_eq!(drain(&mut decoder), []);
         assert_eq!(decoder.scanned_to, decoder.buffer.len());
+        assert!((1024 * (length - 1)..1024 * length).contains(&decoder.buffered_len()));
         decoder.push(&[b'x'; 1024]);
         assert_eq!(decoder.scanned_to + 1024, decoder.buffer.len(), "after {length} pieces");
     }
