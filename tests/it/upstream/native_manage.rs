@@ -52,6 +52,19 @@ fn the_list_shows_its_own_entries_as_they_are() {
 }
 
 #[test]
+fn a_name_of_the_configuration_is_not_made_there() {
+    let (ollama, other, proxy) = mixed();
+    proxy.tags();
+    for (path, body) in [
+        ("/api/create", r#"{"model":"fast","from":"llama3.2","stream":false}"#),
+        ("/api/copy", r#"{"source":"llama3.2","destination":"fast"}"#),
+    ] {
+        proxy.ask(path, body);
+        assert!(ollama.is_idle() && other.is_idle(), "{path}");
+    }
+}
+
+#[test]
 fn show_is_its_own() {
     let (ollama, other, proxy) = mixed();
     for (sent, up) in [
