@@ -296,3 +296,28 @@ fn simplify_types(text: &str, depth: usize) -> String {
         None => text.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::upstream::repair::document::RouteTraits;
+
+    #[test]
+    fn a_format_counts_as_changed_whichever_of_its_parts_was() {
+        let schema = |schema: serde_json::Value, strict: bool| json!({"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": strict}});
+        let object = json!({"type": "object", "properties": {"a": {"type": "string"}}});
+        for (format, changes) in [
+            (schema(object.clone(), true), true),
+            (json!({"type": "json_object"}), true),
+            (json!({"type": "text"}), false),
+        ] {
+            let body = json!({"model": "m", "messages": [{"role": "user", "content": "Hi"}],
+                "response_format": format});
+            let text = body.to_string();
+            let mut document = Document::parse(&text, RouteTraits::default()).expect("an object");
+            assert_eq!(Group::Format.apply(&mut document, "no"), changes, "{format}");
+        }
+    }
+}
