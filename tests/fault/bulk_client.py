@@ -39,6 +39,16 @@ class Reader:
         if self.pause and before // PIECE != self.count // PIECE:
             await asyncio.sleep(self.pause)
 
+    async def take_all(self, left):
+        """Reads so many bytes; whether they all came."""
+        while left:
+            data = await self.reader.read(min(left, PIECE))
+            if not data:
+                return False
+            left -= len(data)
+            await self.take(data)
+        return True
+
     async def read(self):
         status, headers = await self.head()
         try:
@@ -59,23 +69,11 @@ class Reader:
     async def body(self, headers):
         """Whether it came to its end."""
         if "content-length" in headers:
-            left = int(headers["content-length"])
-            while left:
-                data = await self.reader.read(min(left, PIECE))
-                if not data:
-                    return False
-                left -= len(data)
-                await self.take(data)
-            return True
+            return await self.take_all(int(headers["content-length"]))
         while True:
             size = int(await self.reader.readuntil(b"\r\n"), 16)
-            left = size
-            while left:
-                data = await self.reader.read(min(left, PIECE))
-                if not data:
-                    return False
-                left -= len(data)
-                await self.take(data)
+            if not await self.take_all(size):
+                return False
             await self.reader.readexactly(2)
             if size == 0:
                 return True

@@ -167,13 +167,15 @@ async def in_group(bench, mib, work):
             bench.proxy.stop()
 
 
-@scenario(
+def in_groups(name, told, limit):
+    """A scenario in memory groups, for which it makes its own proxies and its own witness."""
+    return scenario(name, told, 3, limit=limit, witness=None, needs=cgroup.missing_memory)
+
+
+@in_groups(
     "memory-uploads",
     "48 uploads of 16 MB at once to three routes, upstream slow, in 192 MiB: none is killed",
-    3,
     limit=200,
-    witness=None,
-    needs=cgroup.missing_memory,
 )
 async def memory_uploads(bench):
     async def burst(mix):
@@ -201,13 +203,10 @@ async def memory_uploads(bench):
 
 
 def mixed(mib):
-    @scenario(
+    @in_groups(
         f"memory-{mib}",
         f"two minutes of uploads, whole answers and streams, mixed, in {mib} MiB: never killed",
-        3,
         limit=SECONDS + 100,
-        witness=None,
-        needs=cgroup.missing_memory,
     )
     async def run(bench):
         await in_group(bench, mib, lambda mix: mix.run(SECONDS))
@@ -217,13 +216,10 @@ for each in (64, 96, 192, 512):
     mixed(each)
 
 
-@scenario(
+@in_groups(
     "memory-short",
     "the same for some seconds each in 64 and 192 MiB",
-    3,
     limit=120,
-    witness=None,
-    needs=cgroup.missing_memory,
 )
 async def memory_short(bench):
     for mib in (64, 192):
