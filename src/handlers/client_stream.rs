@@ -28,11 +28,7 @@ impl<'r, 'c, E: Encoder> ClientStream<'r, 'c, E> {
         // find an error behind a good status.
         let shows_silence = E::IS_SSE && context.exchange.sends_at_once();
         let interval = shows_silence.then_some(context.app.settings.keepalive.start_after);
-        let timer = SilenceTimer::new(
-            context.received_at,
-            context.trace.time_to_head(context.received_at),
-            interval,
-        );
+        let timer = context.silence_timer(interval);
         Self { context, encoder, line: Vec::with_capacity(512), timer, has_started: false }
     }
 

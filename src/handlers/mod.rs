@@ -89,10 +89,11 @@ pub use self::route_table::{Handler, ROUTES, handle};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Map, Value};
 
+use self::keepalive::SilenceTimer;
 use self::response_store::ResponseStore;
 use self::stack_trim::StackTrimmer;
 use crate::api::wire::keep_alive::KeepAlive;
@@ -303,6 +304,11 @@ impl Drop for ModelUse<'_> {
 }
 
 impl Context<'_> {
+    /// A timer of silences that begins with the head of the upstream's response.
+    fn silence_timer(&self, interval: Option<Duration>) -> SilenceTimer {
+        SilenceTimer::new(self.received_at, self.trace.time_to_head(self.received_at), interval)
+    }
+
     /// Lets a stream of events begin before it is known whether the upstream's begins with an error.
     fn allow_early_start(&mut self, stream: bool) {
         if stream && self.exchange.sends_at_once() {

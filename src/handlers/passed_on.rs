@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::failover::Outcome;
-use super::keepalive::{EventBoundary, SilenceTimer};
+use super::keepalive::EventBoundary;
 use super::{Context, ModelUse};
 use crate::error::{Error, Result};
 use crate::translate::pass_through::Endpoint;
@@ -131,11 +131,7 @@ fn relay_pieces(
     interval: Option<Duration>,
 ) -> Result<()> {
     let (mut elapsed, mut boundary) = (context.received_at.elapsed(), EventBoundary::default());
-    let mut timer = SilenceTimer::new(
-        context.received_at,
-        context.trace.time_to_head(context.received_at),
-        interval,
-    );
+    let mut timer = context.silence_timer(interval);
     loop {
         let piece = stream.next_piece(timer.wake_at(elapsed))?;
         elapsed = context.received_at.elapsed();

@@ -139,6 +139,7 @@ mod family;
 mod in_band;
 mod long_answers;
 mod model_list;
+mod model_table;
 mod native;
 mod operation;
 mod pass_converted;

@@ -6,14 +6,13 @@
 //! clock.
 //! Invariant: the lock is never held while a request is sent.
 
-use std::collections::HashMap;
 use std::sync::RwLock;
 use std::time::{Duration, Instant};
 
 use super::plainest::{GROUPS, Group};
 use super::repairs::{Repair, Scope};
-use crate::net::memory_budget::KeptBytes;
 use crate::observe::lock;
+use crate::upstream::model_table::{ModelEntry, ModelTable};
 
 /// How long a repair is made before the request is tried as it is again.
 const TTL: Duration = crate::upstream::LEARNT_TTL;
@@ -27,9 +26,6 @@ const UNPROVEN_TTL: Duration = Duration::from_secs(600);
 /// How long a rejection that even the plainest form could not answer is not tried in that form again.
 const HOPELESS_TTL: Duration = Duration::from_secs(600);
 
-/// Models in the memory; beyond that the oldest entry is dropped.
-const MAX_MODELS: usize = 1024;
-
 /// The most repairs of one model.
 const MAX_REPAIRS_PER_MODEL: usize = 32;
 
@@ -42,18 +38,9 @@ const MAX_HOPELESS_PER_MODEL: usize = 32;
 /// What is known of all models, by operation and model.
 #[derive(Debug)]
 pub struct RepairMemory {
-    table: RwLock<Table>,
+    table: RwLock<ModelTable<ModelMemory>>,
     experiment_interval: Duration,
 }
-
-#[derive(Debug, Default)]
-struct Table {
-    models: HashMap<Key, ModelMemory>,
-    counted: KeptBytes,
-}
-
-/// A path, such as `chat/completions`, and a model: what one path rejects, another may accept.
-type Key = (&'static str, String);
 
 #[derive(Debug, Default)]
 struct ModelMemory {
@@ -101,35 +88,21 @@ impl ModelMemory {
     fn is_empty(&self) -> bool {
         self.repairs.is_empty() && self.groups.is_empty() && self.hopeless.is_empty()
     }
+}
 
-    fn bytes(&self) -> usize {
+impl ModelEntry for ModelMemory {
+    fn known_since(&self) -> Option<Instant> {
+        let repairs = self.repairs.iter().map(|(_, _, since)| *since);
+        let groups = self.groups.iter().map(|known| known.since);
+        repairs.chain(groups).chain(self.hopeless.iter().map(|(_, since)| *since)).min()
+    }
+
+    fn heap_bytes(&self) -> usize {
         let repairs = self.repairs.capacity() * size_of::<(Repair, Scope, Instant)>();
         let groups = self.groups.capacity() * size_of::<KnownGroup>();
         let hopeless = self.hopeless.capacity() * size_of::<(u64, Instant)>();
         let texts: usize = self.repairs.iter().map(|(repair, ..)| repair.text_bytes()).sum();
         repairs + groups + hopeless + texts
-    }
-
-    fn oldest(&self) -> Option<Instant> {
-        let repairs = self.repairs.iter().map(|(_, _, since)| *since);
-        let groups = self.groups.iter().map(|known| known.since);
-        repairs.chain(groups).chain(self.hopeless.iter().map(|(_, since)| *since)).min()
-    }
-}
-
-impl Table {
-    /// Drops the models that are known longest until the number and the memory budget allow the others.
-    fn shrink(&mut self) {
-        while self.models.len() > MAX_MODELS || !self.counted.try_resize(self.bytes()) {
-            let first = self.models.iter().min_by_key(|(_, found)| found.oldest());
-            let Some(first) = first.map(|(key, _)| key.clone()) else { break };
-            self.models.remove(&first);
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        let entry = 2 * size_of::<(Key, ModelMemory)>();
-        self.models.iter().map(|((_, model), found)| model.len() + entry + found.bytes()).sum()
     }
 }
 
@@ -142,15 +115,10 @@ impl RepairMemory {
     /// What a model needs. May choose a group to be left out of this request.
     pub fn get(&self, path: &'static str, model: &str, now: Instant) -> Known {
         let table = lock::read(&self.table);
-        let known = &table.models;
-        if known.is_empty() {
-            return Known::default();
-        }
-        let key = (path, model.to_owned());
-        let Some(found) = known.get(&key) else { return Known::default() };
+        let Some(found) = table.get(path, model) else { return Known::default() };
         if !found.groups.is_empty() {
             drop(table);
-            return self.get_with_experiment(&key, now);
+            return self.get_with_experiment(path, model, now);
         }
         let is_fresh = |(_, _, since): &&(Repair, Scope, Instant)| now.duration_since(*since) < TTL;
         let repairs = found.repairs.iter().filter(is_fresh);
@@ -158,9 +126,11 @@ impl RepairMemory {
         Known { repairs, ..Known::default() }
     }
 
-    fn get_with_experiment(&self, key: &Key, now: Instant) -> Known {
+    fn get_with_experiment(&self, path: &'static str, model: &str, now: Instant) -> Known {
         let mut table = lock::write(&self.table);
-        let Some(found) = table.models.get_mut(key) else { return Known::default() };
+        let Some(found) = table.entries.get_mut(&(path, model.to_owned())) else {
+            return Known::default();
+        };
         found.forget_old(now);
         let is_due = found
             .last_experiment
@@ -183,9 +153,7 @@ impl RepairMemory {
     /// True if something is known of a model.
     pub fn knows(&self, path: &'static str, model: &str, now: Instant) -> bool {
         let table = lock::read(&self.table);
-        let known = &table.models;
-        let found = if known.is_empty() { None } else { known.get(&(path, model.to_owned())) };
-        found.is_some_and(|found| {
+        table.get(path, model).is_some_and(|found| {
             found.repairs.iter().any(|(_, _, since)| now.duration_since(*since) < TTL)
                 || found.groups.iter().any(|known| now.duration_since(known.since) < TTL)
         })
@@ -277,9 +245,7 @@ impl RepairMemory {
     /// True if the plainest form could not answer this rejection lately.
     pub fn is_hopeless(&self, path: &'static str, model: &str, hash: u64, now: Instant) -> bool {
         let table = lock::read(&self.table);
-        let known = &table.models;
-        let found = if known.is_empty() { None } else { known.get(&(path, model.to_owned())) };
-        found.is_some_and(|found| {
+        table.get(path, model).is_some_and(|found| {
             found
                 .hopeless
                 .iter()
@@ -306,11 +272,11 @@ impl RepairMemory {
         change: impl FnOnce(&mut ModelMemory),
     ) {
         let mut table = lock::write(&self.table);
-        for found in table.models.values_mut() {
+        for found in table.entries.values_mut() {
             found.forget_old(now);
         }
-        table.models.retain(|_, found| !found.is_empty());
-        change(table.models.entry((path, model.to_owned())).or_default());
+        table.entries.retain(|_, found| !found.is_empty());
+        change(table.entries.entry((path, model.to_owned())).or_default());
         table.shrink();
     }
 }
@@ -318,6 +284,7 @@ impl RepairMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::model_table::MAX_MODELS;
 
     const CHAT: &str = "chat/completions";
 
@@ -420,7 +387,7 @@ mod tests {
         }
         assert!(learnt.get(CHAT, "4", now).is_empty());
         assert!(!learnt.get(CHAT, "5", now).is_empty());
-        assert_eq!(lock::read(&learnt.table).models.len(), MAX_MODELS);
+        assert_eq!(lock::read(&learnt.table).entries.len(), MAX_MODELS);
         for schemas in 0..1000 {
             let repair = (Repair::ReduceSchemas, Scope::Schemas(schemas));
             learnt.insert(CHAT, "9", &[repair], now);
