@@ -76,7 +76,8 @@ missing_for_tests() {
     has npm || printf 'npm\n'
     has ip || printf 'iproute2\n'
     has systemd-analyze || printf 'systemd\n'
-    for tool in openssl haproxy nginx caddy; do
+    # podman needs catatonit for pods.
+    for tool in openssl haproxy nginx caddy lintian mmdebstrap podman runc catatonit buildah; do
         has "$tool" || printf '%s\n' "$tool"
     done
 }
