@@ -76,8 +76,9 @@ missing_for_tests() {
     has npm || printf 'npm\n'
     has ip || printf 'iproute2\n'
     has systemd-analyze || printf 'systemd\n'
+    has groff || printf 'groff-base\n'
     # podman needs catatonit for pods.
-    for tool in openssl haproxy nginx caddy lintian mmdebstrap podman runc catatonit buildah; do
+    for tool in zsh fish openssl haproxy nginx caddy lintian mmdebstrap podman runc catatonit buildah; do
         has "$tool" || printf '%s\n' "$tool"
     done
 }

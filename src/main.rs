@@ -38,11 +38,12 @@ fn run_command() -> ExitCode {
     match command {
         Command::Help => print_line(&config::help()),
         Command::Version => print_line(&config::version()),
-        Command::Check => {
+        Command::Check | Command::CheckJson => {
             logging::init(log::LevelFilter::Off, config.redactor());
-            let (text, is_ok) = check::run(&config);
-            print_line(&text);
-            if !is_ok {
+            let report = check::run(&config);
+            let is_json = command == Command::CheckJson;
+            print_line(&if is_json { report.to_json() } else { report.to_text() });
+            if !report.is_ok() {
                 return ExitCode::FAILURE;
             }
         }

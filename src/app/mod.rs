@@ -27,9 +27,10 @@
 //! process ([`crate::net`]). On an address that is not loopback, without client keys, a warning
 //! says so.
 //!
-//! `--check` prints the configuration without keys, reads the state file and fetches the model lists of
-//! all upstreams once, at the same time; the exit code is 1 if one of them fails. `--healthcheck` requests `/health` from the
-//! address of the same configuration and ends within 3 s.
+//! `--check` reads the state file and fetches the model lists of all upstreams once, at the same time; the
+//! exit code is 1 if one of them fails. It prints a table, then the details and the configuration without
+//! keys, or with `--json` one object. `--healthcheck` requests `/health` from the address of the same
+//! configuration and ends within 3 s.
 //!
 //! # Shutdown
 //!

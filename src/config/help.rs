@@ -7,6 +7,21 @@ use std::fmt::Write as _;
 use super::file;
 use super::options::OPTIONS;
 
+/// The flags that take no value: what is written, and the help text.
+pub const COMMANDS: &[(&str, &str)] = &[
+    (
+        "--check",
+        "Check configuration, listen address, state file and upstream, print what was found, and exit.",
+    ),
+    ("--json", "Print what --check found as one JSON object, for scripts."),
+    (
+        "--healthcheck",
+        "Ask the proxy that runs with these options for /health; exit status 0 means healthy.",
+    ),
+    ("-h, --help", "Print this help."),
+    ("-V, --version", "Print the version."),
+];
+
 /// What `--version` prints.
 pub fn version() -> String {
     format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
@@ -33,11 +48,12 @@ pub fn help() -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "  {head}\n      {}{default}", row.help.replace('`', ""));
     }
+    for (usage, help) in COMMANDS {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {usage}\n      {help}");
+    }
     text.push_str(
-        "  --check\n      Check configuration, listen address, state file and upstream, print what was found, and exit.\n  \
-         --healthcheck\n      Ask the proxy that runs with these options for /health; exit status 0 means healthy.\n  \
-         -h, --help\n      Print this help.\n  \
-         -V, --version\n      Print the version.\n\n\
+        "\n\
          Flags override environment variables, which override a .env file in the working\n\
          directory, which overrides the configuration file. Empty values are ignored. HTTPS_PROXY,\n\
          HTTP_PROXY, ALL_PROXY and NO_PROXY apply to upstreams on other machines.\n\n\
@@ -69,7 +85,7 @@ mod tests {
             assert!(help.contains(&row.default_text()), "{}", row.variable);
         }
         assert!(help.contains("\n  [[upstream]]\n  name = ") && help.contains("\n  [[model]]\n"));
-        for flag in ["--check", "--healthcheck", "-h, --help", "-V, --version"] {
+        for flag in ["--check", "--json", "--healthcheck", "-h, --help", "-V, --version"] {
             assert!(help.contains(flag), "{flag}");
         }
         for line in help.lines() {

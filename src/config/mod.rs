@@ -44,11 +44,12 @@ pub use self::dotenv::parse as dotenv;
 pub use self::file::reference as file_reference;
 #[doc(hidden)] // For tests of any text.
 pub use self::file::{ConfigFile, Environment, Surroundings, parse as parse_file};
+#[doc(hidden)] // For the test of the man page and of the completions.
+pub use self::help::COMMANDS;
 pub use self::help::{help, version};
 #[doc(hidden)] // For the test of the README's table.
-pub use self::options::OPTIONS;
+pub use self::options::{OPTIONS, OptionSpec};
 
-use self::options::OptionSpec;
 use self::raw::CommandLine;
 use self::resolve::Sources;
 use crate::api::wire::keep_alive::KeepAlive;
@@ -147,6 +148,8 @@ pub enum Command {
     Healthcheck,
     /// Check the configuration and exit.
     Check,
+    /// The same, told as JSON.
+    CheckJson,
     /// Print [`version`].
     Version,
     /// Print [`help()`].
@@ -312,9 +315,14 @@ impl Config {
     /// The effective values, `VARIABLE=value` on a line each, in the form that the sources take.
     /// Keys and the secrets of a URL are masked. Without those that the file's upstreams replace.
     pub fn describe(&self) -> String {
-        let line = |row: &OptionSpec| format!("{}={}", row.variable, (row.show)(self));
+        let line = |(name, value)| format!("{name}={value}");
+        self.settings().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The same, each as a variable and its value.
+    pub fn settings(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
         let counts = |row: &&OptionSpec| !row.is_upstream || self.upstreams.is_empty();
-        OPTIONS.iter().filter(counts).map(line).collect::<Vec<_>>().join("\n")
+        OPTIONS.iter().filter(counts).map(|row| (row.variable, (row.show)(self)))
     }
 }
 

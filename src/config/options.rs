@@ -400,7 +400,7 @@ mod tests {
             assert!(row.help.ends_with('.') && !row.help.contains('|'), "{}", row.variable);
             assert!(!row.usage.is_empty(), "{}", row.variable);
         }
-        for taken in ["help", "version", "check", "healthcheck"] {
+        for taken in ["help", "version", "check", "json", "healthcheck"] {
             assert!(!names.contains(taken), "--{taken} is no option");
         }
     }

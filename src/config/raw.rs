@@ -42,12 +42,14 @@ impl CommandLine {
     pub fn parse(args: impl IntoIterator<Item = OsString>) -> Self {
         let mut line = Self::default();
         let mut parser = Parser::from_args(args);
+        let mut wants_json = false;
         loop {
             match parser.next() {
-                Ok(None) => return line,
+                Ok(None) => break,
                 Ok(Some(Arg::Long("help") | Arg::Short('h'))) => line.select(Command::Help),
                 Ok(Some(Arg::Long("version") | Arg::Short('V'))) => line.select(Command::Version),
                 Ok(Some(Arg::Long("check"))) => line.select(Command::Check),
+                Ok(Some(Arg::Long("json"))) => wants_json = true,
                 Ok(Some(Arg::Long("healthcheck"))) => line.select(Command::Healthcheck),
                 Ok(Some(Arg::Long(name))) => {
                     let flag =
@@ -67,6 +69,12 @@ impl CommandLine {
                 Err(_) => line.problems.push("malformed command line".to_owned()),
             }
         }
+        match line.command {
+            _ if !wants_json => {}
+            Command::Check => line.command = Command::CheckJson,
+            _ => line.problems.push("--json needs --check (see --help)".to_owned()),
+        }
+        line
     }
 
     /// Of several commands, the highest wins.
@@ -180,6 +188,7 @@ mod tests {
         check(&["s3cret"], &[], &[stray]);
         check(&["--", "--port"], &[], &[stray]);
         check(&["--check=s3cret"], &[], &["--check takes no value"]);
+        check(&["--check", "--json=s3cret"], &[], &["--json takes no value"]);
         check(&["--port"], &[], &["--port needs a value"]);
         check(&["--api-key", "--check"], &[], &["--api-key needs a value"]);
     }
@@ -192,6 +201,19 @@ mod tests {
         assert_eq!(parse(&["-V", "--check"]).command, Command::Version);
         assert_eq!(parse(&["--version", "-h", "-V"]).command, Command::Help);
         assert_eq!(parse(&["--nonsense", "--help"]).command, Command::Help);
+    }
+
+    #[test]
+    fn json_belongs_to_a_check() {
+        for args in [["--check", "--json"], ["--json", "--check"]] {
+            assert_eq!(parse(&args).command, Command::CheckJson);
+            check(&args, &[], &[]);
+        }
+        for args in [&["--json"][..], &["--healthcheck", "--json"]] {
+            check(args, &[], &["--json needs --check (see --help)"]);
+        }
+        assert_eq!(parse(&["--json", "--help"]).command, Command::Help);
+        assert_eq!(parse(&["--check", "--json", "-V"]).command, Command::Version);
     }
 
     #[cfg(unix)]

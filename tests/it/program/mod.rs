@@ -1,11 +1,13 @@
 //! The program as its users start it: options, environment, log, signals.
 
+mod check;
 mod command_line;
 mod config_file;
 mod environment;
 mod failures;
 mod healthcheck;
 mod log;
+mod manual;
 mod metrics;
 mod reload;
 mod reload_upstreams;
