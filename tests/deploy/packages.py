@@ -80,6 +80,19 @@ class Packages:
         left = {path.name for path in self.dist.parent.iterdir() if not path.name.startswith(".")}
         require(left == {"dist"}, f"left behind: {left}")
 
+    def nothing_is_left_out(self):
+        """Without its man page, nothing is packed."""
+        copy = self.folder / "sources"
+        shutil.copytree(ROOT / "scripts", copy / "scripts")
+        for name in ("Cargo.toml", "LICENSE", "README.md"):
+            shutil.copy(ROOT / name, copy)
+        (copy / "scripts" / "deploy" / f"{NAME}.1").unlink()
+        command = [str(copy / "scripts" / "package"), "--binary", self.binary]
+        environment = {**os.environ, "CARGO_TARGET_DIR": str(copy)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LONG)
+        told = f"package: scripts/deploy/{NAME}.1 is missing\n"
+        require((done.returncode, done.stderr) == (1, told), f"{done.returncode}: {done.stderr}")
+
     def checksums(self):
         lines = (self.dist / "SHA256SUMS").read_text().splitlines()
         told = {name: digest for digest, name in (line.split("  ") for line in lines)}
@@ -217,13 +230,13 @@ class Packages:
         require(self.bootstrap.wait(LONG) == 0, (self.folder / "mmdebstrap.log").read_text()[-600:])
         self.before = self.files()
         self.dpkg("-i", self.put(self.file(".deb"), "first.deb"))
-        manual = (
+        for path in (
+            f"usr/bin/{NAME}",
             f"usr/share/man/man1/{NAME}.1.gz",
             f"usr/share/bash-completion/completions/{NAME}",
             f"usr/share/zsh/vendor-completions/_{NAME}",
             f"usr/share/fish/vendor_completions.d/{NAME}.fish",
-        )
-        for path in manual if (SHIPPED / f"{NAME}.1").exists() else ():
+        ):
             require((self.root / path).stat().st_size, path)
         told = self.succeeds(f"/usr/bin/{NAME}", "--version")
         require(told.endswith(VERSION), told)
@@ -336,6 +349,7 @@ def main():
             [
                 ("a root is begun", packages.begin_root),
                 ("two runs give the same bytes", packages.made_twice),
+                ("without a man page there is no package", packages.nothing_is_left_out),
                 ("the checksums", packages.checksums),
                 ("the tarball", packages.tarball),
                 ("the list of crates", packages.crates),
