@@ -30,7 +30,7 @@ pub(super) fn text(report: &Report<'_>) -> String {
 /// A line of the table: the name of a check, whether it failed, models, time, and where or why.
 type Row = [String; 5];
 
-/// The table, and how many checks failed.
+/// The table, and a line that sums it up.
 fn table(report: &Report<'_>, redactor: &Redactor) -> String {
     let rows = rows(report);
     let longest = rows.iter().map(|row| row[0].chars().count()).max().unwrap_or_default();
@@ -47,9 +47,10 @@ fn table(report: &Report<'_>, redactor: &Redactor) -> String {
         text.push('\n');
     }
     // Writing to a String cannot fail.
-    let _ = match report.failures() {
-        0 => writeln!(text, "\nNothing is wrong."),
-        failed => writeln!(text, "\n{failed} of {} checks failed.", report.answers.len() + 2),
+    let _ = match (report.failures(), report.config.warnings.len()) {
+        (0, 0) => writeln!(text, "\nNothing is wrong."),
+        (0, warnings) => writeln!(text, "\nNo check failed; warnings below: {warnings}."),
+        (failed, _) => writeln!(text, "\n{failed} of {} checks failed.", report.answers.len() + 2),
     };
     text
 }

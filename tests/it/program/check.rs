@@ -69,6 +69,22 @@ fn a_check_begins_with_a_table_of_what_was_checked() {
 }
 
 #[test]
+fn a_check_that_only_warns_says_so() {
+    let upstream = Upstream::start();
+    let (code, out, _) = check(&upstream.base_url(), &["--log-bodies=true"]);
+    assert_eq!(code, Some(0), "{out}");
+    assert!(
+        out.contains("\n\nNo check failed; warnings below: 1.\n\nwarning: LOG_BODIES"),
+        "{out}"
+    );
+    let found = object(&upstream.base_url(), &["--log-bodies=true"], 0);
+    let warnings = found["warnings"].as_array().expect("an array");
+    assert!(
+        warnings.len() == 1 && warnings[0].as_str().is_some_and(|it| it.contains("LOG_BODIES"))
+    );
+}
+
+#[test]
 fn the_table_fits_a_terminal_and_tells_what_failed_without_keys() {
     let upstream = Upstream::start();
     let long = "/long".repeat(40);

@@ -29,6 +29,9 @@ fn a_check_and_a_start_that_fails_give_no_key_away() {
     let text = format!(r#"{{"error":"{UPSTREAM_KEY} or {OWN_KEY} or {FILE_KEY}"}}"#);
     upstream.script(vec![status(401, &[], &text)]);
     assert!(check(&[]).contains("upstream: error: *** or *** or ***"));
+    upstream.script(vec![status(401, &[], &text)]);
+    let object = check(&["--json"]);
+    assert!(object.contains(r#""error":"*** or *** or ***""#), "{object}");
     let in_wrong_places = [
         &[format!("--port={OWN_KEY}")][..],
         &[format!("--host={UPSTREAM_KEY}@{OWN_KEY}")],
