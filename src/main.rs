@@ -1,7 +1,7 @@
 //! The program: reads the configuration, sets up log and signals, and runs the server.
 //!
 //! Never contains logic that a test needs: everything else is in the library. Invariant: errors go
-//! to standard error, each line with `Error: `, and the exit code is 1.
+//! to standard error, each line with `Error: ` unless the log is JSON, and the exit code is 1.
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
@@ -11,11 +11,11 @@ use std::thread;
 use crossbeam_channel::{Receiver, bounded};
 use ollama_openai_proxy::app::server::Server;
 use ollama_openai_proxy::app::shutdown::Shutdown;
+use ollama_openai_proxy::app::start_lines::StartLines;
 use ollama_openai_proxy::app::{check, healthcheck};
 use ollama_openai_proxy::config::{self, Command, Config};
 use ollama_openai_proxy::net::sys;
 use ollama_openai_proxy::observe::logging;
-use ollama_openai_proxy::upstream::ServerSettings;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -59,11 +59,12 @@ fn run_command() -> ExitCode {
 
 fn run_server(config: Config, signals: Signals) -> ExitCode {
     sys::configure_allocator();
+    logging::set_format(config.log_format);
     logging::init(config.log_level, config.redactor());
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
-    let upstreams = describe_upstreams(&config);
+    let start_lines = StartLines::new(&config);
     let shutdown = Shutdown::default();
     let reloads = match handle_signals(signals, shutdown.clone()) {
         Ok(reloads) => reloads,
@@ -71,29 +72,17 @@ fn run_server(config: Config, signals: Signals) -> ExitCode {
     };
     match Server::start(config, shutdown) {
         Ok(server) => {
-            log::info!("listening on {}, {upstreams}", server.local_addr());
+            server.announce(&start_lines);
             if !server.run_with_reloads(&reloads, reload) {
                 log::warn!("shutdown: some responses were cut off after SHUTDOWN_GRACE");
             }
             ExitCode::SUCCESS
         }
-        Err(error) => fail(&error.to_string()),
-    }
-}
-
-/// The addresses of the upstreams, with their names where there is a file.
-fn describe_upstreams(config: &Config) -> String {
-    let address = |server: &ServerSettings| {
-        let mut text = server.base_url.to_string();
-        if let Some(proxy) = &server.proxy {
-            text += &format!(" through the proxy {proxy} ({})", proxy.variable);
+        Err(error) if logging::is_json() => {
+            log::error!("{error}");
+            ExitCode::FAILURE
         }
-        text
-    };
-    let named = |server: &ServerSettings| format!("{} {}", server.name, address(server));
-    match &config.upstreams[..] {
-        [] => format!("upstream {}", address(&config.upstream)),
-        all => format!("upstreams {}", all.iter().map(named).collect::<Vec<_>>().join(", ")),
+        Err(error) => fail(&error.to_string()),
     }
 }
 
@@ -101,6 +90,7 @@ fn describe_upstreams(config: &Config) -> String {
 fn reload(server: &Server) {
     match config::load(env::args_os().skip(1)) {
         Ok((_, config)) => {
+            logging::set_format(config.log_format);
             logging::set_level(config.log_level);
             for warning in &config.warnings {
                 log::warn!("{warning}");

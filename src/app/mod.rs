@@ -27,6 +27,8 @@
 //! process ([`crate::net`]). On an address that is not loopback, without client keys, a warning
 //! says so.
 //!
+//! On a terminal the start shows five lines (`start_lines`); elsewhere it is one line of the log.
+//!
 //! `--check` reads the state file and fetches the model lists of all upstreams once, at the same time; the
 //! exit code is 1 if one of them fails. It prints a table, then the details and the configuration without
 //! keys, or with `--json` one object. `--healthcheck` requests `/health` from the address of the same
@@ -50,7 +52,7 @@
 //!
 //! - An upstream whose settings and files stay the same keeps its connections, its circuit and what was
 //!   learnt of it; any other one begins anew. What was removed ends with its last request.
-//! - Client keys, origins, log level and the options of requests apply at once. A warning names the options
+//! - Client keys, origins, log level and form, and the options of requests apply at once. A warning names the options
 //!   that only a restart changes.
 //! - Signals that arrive during a reload cause one more. Before the server listens a signal has the same
 //!   effect as just after; during the shutdown it has none. If the terminal is gone that the program was
@@ -79,3 +81,4 @@ mod outcome;
 mod reload;
 pub mod server;
 pub mod shutdown;
+pub mod start_lines;

@@ -8,25 +8,29 @@
 //! # The line of a request
 //!
 //! ```text
-//! req_1a2b3c4d POST "/api/chat" model="m" status=200 attempts=1 duration_ms=812 client=10.0.0.7 tokens=9+120 upstream_request_id=... upstream=default
+//! req_1a2b3c4d POST "/api/chat" model="m" status=200 attempts=1 duration_ms=812 time_to_first_token_ms=90 client=10.0.0.7 route=/api/chat bytes=9817 tokens_cached=5 tokens=9+120 upstream_request_id=... upstream=default
 //! ```
 //!
-//! `client_left=true`, `access=REASON` and `error=KIND` follow where they apply, the last one at the end.
+//! `client_left=true`, `access=REASON` and `error=KIND` follow where they apply, the last one at the end. The
+//! time to the first token is told of streams, cached tokens where the upstream tells of them, `bytes` are
+//! those of the response's body. In JSON `message` is `request`, the members have the same names, and those of
+//! what has no name here are `request_id`, `method`, `path`, `tokens_in` and `tokens_out`.
+//!
 //! Never logs a header but the origin or the host that is refused. Invariant: the log never quotes a panic,
 //! which may hold a prompt.
 
-use std::fmt::{Display, Write as _};
 use std::net::IpAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::handlers::Handler;
 use crate::http::access::{AccessControl, Denial, EarlyResponse};
 use crate::http::exchange::Exchange;
 use crate::http::routes::ResolvedRoute;
-use crate::observe::metrics::{Metrics, RequestRecord};
+use crate::observe::logging::{self, Fact, Value};
+use crate::observe::metrics::{GENERATION_ROUTES, Metrics, RequestRecord};
 use crate::upstream::Trace;
 
 /// Characters of a path that are logged.
@@ -146,35 +150,52 @@ fn log_level(exchange: &Exchange, error: Option<&Error>) -> log::Level {
 
 /// Logs the one line about a request.
 fn log_request(job: &Job, trace: &Trace, outcome: &Outcome) {
+    use Value::{Number, Text, Word, Yes};
     let (exchange, error) = (&job.exchange, outcome.error());
+    let level = log_level(exchange, error);
+    if level > log::max_level() {
+        return;
+    }
     let path = exchange.target().split('?').next().unwrap_or_default();
     let path: String = path.chars().take(MAX_LOGGED_PATH_CHARS).collect();
     let client = job.client.map_or_else(|| "unknown".to_owned(), |client| client.to_string());
-    // What applies to some requests only.
-    let mut rest = String::new();
-    let mut add = |name: &str, value: Option<&dyn Display>| {
-        if let Some(value) = value {
-            // Writing to a String cannot fail.
-            let _ = write!(rest, " {name}={value}");
-        }
-    };
-    let id = (trace.attempts > 0).then_some(&trace.upstream_request_id);
-    add("upstream_request_id", id.map(|id| id as _));
-    add("upstream", trace.upstream.as_ref().map(|name| name as _));
-    let has_left = matches!(outcome, Outcome::ClientLeft);
-    add("client_left", has_left.then_some(&true));
-    add("access", job.denial.as_ref().map(|denial| denial as _));
-    add("error", error.map(|error| error as _));
-    log::log!(
-        log_level(exchange, error),
-        "{} {} {path:?} model={:?} status={} attempts={} duration_ms={} client={client} tokens={}+{}{rest}",
-        exchange.request_id(),
-        exchange.method(),
-        trace.model,
-        exchange.status().unwrap_or(0),
-        trace.attempts,
-        job.received.elapsed().as_millis(),
-        trace.tokens.0,
-        trace.tokens.1,
-    );
+    let error = error.map(Error::to_string);
+    let denial = job.denial.as_ref();
+    let is_told = trace.attempts > 0;
+    let facts = [
+        Some(Fact::with_prefix("request_id", "", Word(exchange.request_id()))),
+        Some(Fact::with_prefix("method", " ", Word(exchange.method()))),
+        Some(Fact::with_prefix("path", " ", Text(&path))),
+        Some(Fact::new("model", Text(&trace.model))),
+        Some(Fact::new("status", Number(exchange.status().unwrap_or(0).into()))),
+        Some(Fact::new("attempts", Number(trace.attempts.into()))),
+        Some(Fact::new("duration_ms", Number(to_millis(job.received.elapsed())))),
+        time_to_first_token(job)
+            .map(|time| Fact::new("time_to_first_token_ms", Number(to_millis(time)))),
+        Some(Fact::new("client", Word(&client))),
+        job.route.pattern().map(|route| Fact::new("route", Word(route))),
+        Some(Fact::new("bytes", Number(exchange.body_bytes()))),
+        trace.cached_tokens.map(|count| Fact::new("tokens_cached", Number(count))),
+        Some(Fact::with_prefix("tokens_in", " tokens=", Number(trace.tokens.0))),
+        Some(Fact::with_prefix("tokens_out", "+", Number(trace.tokens.1))),
+        is_told.then(|| Fact::new("upstream_request_id", Word(&trace.upstream_request_id))),
+        trace.upstream.as_deref().map(|name| Fact::new("upstream", Word(name))),
+        matches!(outcome, Outcome::ClientLeft).then(|| Fact::new("client_left", Yes)),
+        denial.map(|denial| Fact::new("access", Word(denial.word()))),
+        denial.and_then(|denial| Some(Fact::new(denial.word(), Text(denial.value()?)))),
+        error.as_deref().map(|error| Fact::new("error", Word(error))),
+    ];
+    let facts: Vec<Fact<'_>> = facts.into_iter().flatten().collect();
+    logging::log_facts(level, "request", &facts);
+}
+
+/// The time to the first line of a response that a model writes, if it is a stream.
+fn time_to_first_token(job: &Job) -> Option<Duration> {
+    let is_generation = job.route.pattern().is_some_and(|it| GENERATION_ROUTES.contains(&it));
+    let first = job.exchange.first_line_at().filter(|_| is_generation)?;
+    Some(first.saturating_duration_since(job.received))
+}
+
+fn to_millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

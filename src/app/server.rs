@@ -18,6 +18,7 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use crate::app::dispatcher::{self, Dispatcher, WorkerPools};
 use crate::app::reload::Reloader;
 use crate::app::shutdown::Shutdown;
+use crate::app::start_lines::{self, StartLines};
 use crate::config::{Config, ConfigError};
 use crate::handlers::App;
 use crate::http::access::{AccessControl, Denial};
@@ -33,6 +34,7 @@ use crate::net::memory_budget::{MemoryBudget, Relief};
 use crate::net::memory_pressure::MemoryPressure;
 use crate::net::sys;
 use crate::net::worker_pool::Overcommit;
+use crate::observe::logging;
 use crate::observe::metrics::Metrics;
 use crate::observe::panics;
 use crate::upstream::RetryEnv;
@@ -176,6 +178,17 @@ impl Server {
     /// The listening address.
     pub fn local_addr(&self) -> SocketAddr {
         self.acceptor.local_addr()
+    }
+
+    /// Tells that the server listens: a person on a terminal in five lines, anyone else in one of the log.
+    pub fn announce(&self, start: &StartLines) {
+        let address = self.local_addr();
+        if logging::is_for_people() {
+            let models = start_lines::count_models(&self.reloader.app.router());
+            logging::print(&start.lines(address, &models));
+        } else {
+            log::info!("{}", start.log_line(address));
+        }
     }
 
     /// Requests that run or are queued.

@@ -58,6 +58,7 @@ use crate::http::client_keys::ClientKeys;
 use crate::http::cors::CorsPolicy;
 use crate::models::configured::ConfiguredModel;
 use crate::net::connection_guard::Limits;
+use crate::observe::logging::LogFormat;
 use crate::observe::redact::{Redactor, Secret};
 use crate::upstream;
 use crate::upstream::LEARNT_TTL;
@@ -99,6 +100,8 @@ pub struct Config {
     pub request_timeout: Duration,
     /// The log level.
     pub log_level: LevelFilter,
+    /// The form of the log's lines.
+    pub log_format: LogFormat,
     /// True if bodies are logged at level trace.
     pub log_bodies: bool,
     /// Requests handled concurrently; at least one.
@@ -342,6 +345,7 @@ impl Default for Config {
             proxy_api_keys_file: None,
             request_timeout: Duration::from_secs(300),
             log_level: LevelFilter::Info,
+            log_format: LogFormat::default(),
             log_bodies: false,
             workers: 256,
             max_queue: 512,

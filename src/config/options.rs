@@ -134,7 +134,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "PROXY_PORT",
         usage: "--port PORT",
-        help: "Port to listen on; overrides the one in `OLLAMA_HOST`.",
+        help: "Port to listen on, whatever `OLLAMA_HOST` says.",
         needs_restart: true,
         apply: |c, text| set(&mut c.port, parsers::parse_integer(text, 0..=65535)),
         show: |c| c.port.to_string(),
@@ -162,7 +162,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "PROXY_API_KEYS_FILE",
         usage: "--proxy-api-keys-file FILE",
-        help: "File with more of them, one per line; `#` begins a comment.",
+        help: "More of them, one per line; `#` begins a comment.",
         is_path: true,
         apply: |c, text| set(&mut c.proxy_api_keys_file, parsers::parse_path(text).map(Some)),
         show: |c| display_path(c.proxy_api_keys_file.as_ref()),
@@ -171,7 +171,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "REQUEST_TIMEOUT",
         usage: "--request-timeout SECONDS",
-        help: "Longest time without data from the upstream.",
+        help: "Longest silence of the upstream.",
         apply: |c, text| set(&mut c.request_timeout, parsers::parse_positive_seconds(text)),
         show: |c| c.request_timeout.as_secs_f64().to_string(),
         ..EMPTY_OPTION
@@ -179,7 +179,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "OLLAMA_DEBUG",
         usage: "LEVEL",
-        help: "`1` or `true` for debug, `2` for trace; `LOG_LEVEL` overrides it.",
+        help: "`1` or `true`: debug, `2`: trace; `LOG_LEVEL` overrides it.",
         apply: |c, text| set(&mut c.log_level, Ok(parsers::parse_debug_level(text))),
         show: |c| (c.log_level >= LevelFilter::Debug).to_string(),
         ..EMPTY_OPTION
@@ -187,15 +187,23 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "LOG_LEVEL",
         usage: "--log-level LEVEL",
-        help: "How much to log: `error`, `warn`, `info`, `debug` or `trace`.",
+        help: "`error`, `warn`, `info`, `debug` or `trace`.",
         apply: |c, text| set(&mut c.log_level, parsers::parse_log_level(text)),
         show: |c| c.log_level.to_string(),
         ..EMPTY_OPTION
     },
     OptionSpec {
+        variable: "LOG_FORMAT",
+        usage: "--log-format FORMAT",
+        help: "`text`, `json`; `auto`: text on a terminal, else JSON.",
+        apply: |c, text| set(&mut c.log_format, parsers::parse_log_format(text)),
+        show: |c| c.log_format.to_string(),
+        ..EMPTY_OPTION
+    },
+    OptionSpec {
         variable: "LOG_BODIES",
         usage: "--log-bodies BOOL",
-        help: "Also log prompts and responses, at `LOG_LEVEL=trace`.",
+        help: "Log prompts and answers, too, at level `trace`.",
         apply: |c, text| set(&mut c.log_bodies, parsers::parse_bool(text)),
         show: |c| c.log_bodies.to_string(),
         ..EMPTY_OPTION
@@ -212,7 +220,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "OLLAMA_MAX_QUEUE",
         usage: "--max-queue N",
-        help: "Requests that may wait; beyond that, 503.",
+        help: "Requests that may wait; then 503.",
         needs_restart: true,
         apply: |c, text| {
             set_or_warn(&mut c.max_queue, parsers::parse_integer(text, 0..=65536), "512")
@@ -234,7 +242,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "MAX_PER_CLIENT",
         usage: "--max-per-client N",
-        help: "Requests at once per client address; beyond that, 503. 0 is no limit.",
+        help: "Requests at once per client address; then 503. 0 is no limit.",
         needs_restart: true,
         apply: |c, text| {
             set(&mut c.max_per_client, parsers::parse_integer(text, 0..=65_536).map(non_zero))

@@ -12,6 +12,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::api::wire::keep_alive::{KeepAlive, parse_go_duration};
+use crate::observe::logging::LogFormat;
 use crate::observe::redact::Secret;
 
 /// The longest time an option may ask for, in seconds: a day.
@@ -131,6 +132,13 @@ pub fn parse_log_level(text: &str) -> Result<LevelFilter, String> {
         .ok_or_else(|| "expected error, warn, info, debug or trace".to_owned())
 }
 
+/// A form of the log by its name.
+pub fn parse_log_format(text: &str) -> Result<LogFormat, String> {
+    let mut formats = LogFormat::NAMES.iter();
+    let found = formats.find(|(name, _)| name.eq_ignore_ascii_case(text));
+    found.map(|(_, format)| *format).ok_or_else(|| "expected text, json or auto".to_owned())
+}
+
 /// The level for a value of `OLLAMA_DEBUG`, as in Ollama (envconfig/config.go): a boolean, or the
 /// number of levels below info; other text means true.
 pub fn parse_debug_level(text: &str) -> LevelFilter {
@@ -215,6 +223,17 @@ mod tests {
         }
         for zero in ["0", "0.0", "0.0000000001"] {
             check(parse_positive_seconds(zero), None);
+        }
+    }
+
+    #[test]
+    fn forms_of_the_log_have_names() {
+        for (text, format) in [("text", LogFormat::Text), ("JSON", LogFormat::Json)] {
+            check(parse_log_format(text), Some(format));
+        }
+        check(parse_log_format("auto"), Some(LogFormat::Auto));
+        for bad in ["", "logfmt", "json ", "true"] {
+            check(parse_log_format(bad), None);
         }
     }
 

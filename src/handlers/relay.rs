@@ -68,6 +68,7 @@ fn relay_response<E: Encoder>(
         context.received_at.elapsed(),
     )?;
     context.trace.tokens = (completion.metrics.prompt_eval_count, completion.metrics.eval_count);
+    context.trace.cached_tokens = completion.metrics.prompt_eval_cached_count;
     context.trace.known_model = Some(in_use.id.clone());
     let rest = state.flush();
     if !stream {

@@ -66,6 +66,7 @@
 //! | `health`, `probe` | up to 2 each | routes about the state of the proxy and of the upstream |
 //! | `refusal` | up to 4 | write responses to refused requests; of these, 1,024 may wait, or one per connection |
 //! | `model-list`, `circuit-probe` | up to 1 each for each upstream | fetch a newer list; find out whether it is back |
+//! | `start` | 1 for each upstream, once, if started on a terminal | asks for its models |
 //! | `health-check` | 1 for each upstream but the first, during `/openai/health` | asks it for its list |
 //! | `unread` | up to 16, and 2 | drain bodies that no handler reads; wait for the guard, and for responses |
 //! | guard | 1 | scans all connections up to 50 times a second, and rests when nothing happens (Linux) |

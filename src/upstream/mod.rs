@@ -225,6 +225,8 @@ pub struct Trace {
     pub patience: Patience,
     /// Tokens of the prompt and of the response, once they are known.
     pub tokens: (u64, u64),
+    /// Tokens of the prompt that the upstream had in its cache, if it told.
+    pub cached_tokens: Option<u64>,
     /// The model that the request is about, by the upstream's id or a virtual model's name, once the
     /// list or the upstream's response has shown that it exists: the label of metrics.
     pub known_model: Option<String>,

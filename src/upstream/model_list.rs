@@ -171,7 +171,7 @@ impl Client {
     }
 
     /// The list of the configuration, of a server that is not asked for one.
-    fn fixed_list(&self) -> Option<ModelList> {
+    pub(crate) fn fixed_list(&self) -> Option<ModelList> {
         let ids = self.settings.list.as_ref()?;
         Some(ModelList::from_ids(ids).filtered(|id| self.settings.allows(id)))
     }

@@ -42,7 +42,7 @@ impl Running {
             let before = log.len();
             let length = reader.read_line(&mut log).expect("a log");
             assert_ne!(length, 0, "it ended: {log}");
-            if let Some((_, rest)) = log[before..].split_once("[INFO] listening on ") {
+            if let Some((_, rest)) = log[before..].split_once("listening on ") {
                 break rest.split(',').next().and_then(|addr| addr.parse().ok());
             }
         };

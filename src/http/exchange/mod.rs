@@ -71,6 +71,8 @@ pub struct Exchange {
     /// Chunks that are not written yet.
     pending: Vec<u8>,
     status: Option<u16>,
+    /// Bytes of the response's body so far.
+    body_bytes: u64,
     /// Whether a line was buffered that is no filler.
     has_line: bool,
     /// When the first line of a stream was written.
@@ -130,6 +132,7 @@ impl Exchange {
             upstream: None,
             pending: Vec::new(),
             status: None,
+            body_bytes: 0,
             has_line: false,
             first_line_at: None,
             is_body_read: unread_body::is_fully_read(&request),
@@ -219,6 +222,11 @@ impl Exchange {
         self.status
     }
 
+    /// Bytes of the response's body, without their framing.
+    pub fn body_bytes(&self) -> u64 {
+        self.body_bytes
+    }
+
     /// When the first line of a stream was written, if one was.
     pub fn first_line_at(&self) -> Option<Instant> {
         self.first_line_at
@@ -277,6 +285,7 @@ impl Exchange {
         }
         let mut out = self.build_head(status, kind, headers);
         let body = if self.method == "HEAD" { &[] } else { body };
+        self.body_bytes = body.len() as u64;
         let State::Waiting(request) = mem::replace(&mut self.state, State::Done) else {
             return Err(Error::Internal("second response to one request"));
         };
@@ -318,6 +327,7 @@ impl Exchange {
     /// Buffers what a stream begins with, or what only shows that it is alive: it does not count as its
     /// first line.
     pub fn push_filler(&mut self, line: &[u8]) {
+        self.body_bytes += line.len() as u64;
         match self.framing {
             // An empty chunk would end the response.
             _ if line.is_empty() => {}

@@ -80,10 +80,7 @@ impl Shared {
             // If standard error cannot be written, there is no other place to report it.
             let _ = out.write_all(&batch);
             if dropped_lines > 0 {
-                let _ = writeln!(
-                    out,
-                    "[WARN] {dropped_lines} log lines dropped: standard error was not read fast enough"
-                );
+                let _ = out.write_all(super::dropped_lines(dropped_lines).as_bytes());
             }
             batch.clear();
             batch.shrink_to(RETAINED_BYTES);

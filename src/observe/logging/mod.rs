@@ -1,51 +1,97 @@
-//! The program's log: lines of this crate to standard error, and [`panics`] without their messages.
+//! The program's log: lines of this crate to standard error, as text or as JSON, and [`panics`] without
+//! their messages.
 //!
-//! Lines of other crates are left out: those of ureq would repeat URLs and headers. Keys are masked in every line: a client may send one as a model name.
+//! Lines of other crates are left out: those of ureq would repeat URLs and headers. Keys are masked in every
+//! line: a client may send one as a model name. `line` makes both forms of a line from the same facts.
 //!
 //! A thread of its own (`async_writer`) writes the lines, so that neither a slow reader of standard
-//! error nor a system call for each request delays the workers. Each thread formats with a logger of
-//! its own, so that no thread waits for another one's line.
+//! error nor a system call for each request delays the workers.
 //!
 //! # What is logged
 //!
-//! - One line for each request: method, path without query, model, status, attempts, duration, the client's
-//!   address, tokens, upstream, why access was refused, the error that ended it; one line for each failed attempt and for each repair, which names the upstream
-//!   unless that is the one named `default`. No prompt and no response.
-//! - A line has at most 4 KiB, unless it logs a body: names and errors of others may be of any length.
+//! - One line for each request: client's address, method, path without query, route, model, upstream, status,
+//!   attempts, duration, time to the first token of a stream, bytes of the response's body, tokens, why access
+//!   was refused, the error that ended it; one line for each failed attempt and for each repair, which names
+//!   the upstream unless that is the one named `default`. No prompt and no response.
+//! - A line has at most 4 KiB, unless it logs a body: names and errors of others may be of any length. The
+//!   longest texts lose their ends; no fact is left out.
 //! - Lines are written within 5 ms, and all of them before the process ends unless it is killed. If
 //!   the reader of standard error stops reading, lines beyond 1 MiB are dropped; a request never
 //!   waits.
 //! - `LOG_BODIES=1` together with `LOG_LEVEL=trace` also logs what clients send, what goes upstream
 //!   and what comes back; see [`crate::observe::body_log`].
+//!
+//! # Forms
+//!
+//! | `LOG_FORMAT` | on a terminal | elsewhere |
+//! | --- | --- | --- |
+//! | `text` | text, the level in colour | text |
+//! | `json` | JSON | JSON |
+//! | `auto` | text, the level in colour | JSON |
+//!
+//! No colours with a `NO_COLOR` that is not empty (no-color.org), or on a terminal named `dumb`. In JSON each line is one object with
+//! `time` (RFC 3339), `level`, `message`, and the facts of a request as members of their own; what does not
+//! apply to a request is left out. Errors in the configuration are text in any form: they end the program
+//! before the form is known.
 
 mod async_writer;
+mod line;
 
-use std::borrow::Cow;
-use std::cell::OnceCell;
-use std::io::{self, Write};
+use std::env;
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::SystemTime;
 
-use log::{LevelFilter, Log, Metadata, Record};
-use simplelog::{Config, ConfigBuilder, WriteLogger};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use self::async_writer::AsyncWriter;
+pub use self::line::{Fact, Value};
+use self::line::{Line, Style};
 use crate::observe::panics;
 use crate::observe::redact::Redactor;
+use crate::observe::timestamp::to_rfc3339;
 
 /// The writer of the process; `None` inside if its thread could not be started.
 static WRITER: OnceLock<Option<AsyncWriter>> = OnceLock::new();
 
+/// Masks keys in all lines.
+static REDACTOR: OnceLock<Redactor> = OnceLock::new();
+
+/// A [`Style`] as a number.
+static STYLE: AtomicU8 = AtomicU8::new(Style::Text as u8);
+
+/// The form of the lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// Text on a terminal, and JSON elsewhere.
+    Auto,
+}
+
+impl LogFormat {
+    /// The forms with their names.
+    pub const NAMES: [(&'static str, Self); 3] =
+        [("text", Self::Text), ("json", Self::Json), ("auto", Self::Auto)];
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::NAMES.iter().find(|(_, format)| format == self);
+        f.write_str(name.map_or("", |(name, _)| name))
+    }
+}
+
 /// Sets up the log for the whole process. Later calls change nothing.
 pub fn init(level: LevelFilter, redactor: Redactor) {
-    let config = ConfigBuilder::new()
-        .add_filter_allow_str(env!("CARGO_CRATE_NAME"))
-        .set_time_format_rfc3339()
-        .set_target_level(LevelFilter::Off)
-        .set_location_level(LevelFilter::Off)
-        .set_thread_level(LevelFilter::Off)
-        .build();
+    REDACTOR.get_or_init(|| redactor);
     // Only a test sets a second logger in one process.
-    if log::set_boxed_logger(Box::new(PerThreadLogger { config, redactor })).is_ok() {
+    if log::set_logger(&Logger).is_ok() {
         set_level(level);
     }
     panics::install_hook();
@@ -59,6 +105,50 @@ pub fn set_level(level: LevelFilter) {
     log::set_max_level(level);
 }
 
+/// Writes lines in this form from now on.
+pub fn set_format(format: LogFormat) {
+    let has_variable = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = env::var_os("TERM").is_some_and(|name| name == "dumb");
+    let has_colors = !has_variable("NO_COLOR") && !is_dumb;
+    let style = choose_style(format, io::stderr().is_terminal(), has_colors);
+    STYLE.store(style as u8, Ordering::Relaxed);
+}
+
+fn choose_style(format: LogFormat, is_terminal: bool, has_colors: bool) -> Style {
+    match (format, is_terminal) {
+        (LogFormat::Json, _) | (LogFormat::Auto, false) => Style::Json,
+        (LogFormat::Text | LogFormat::Auto, true) if has_colors => Style::Colored,
+        (LogFormat::Text, _) | (LogFormat::Auto, true) => Style::Text,
+    }
+}
+
+fn style() -> Style {
+    let styles = [Style::Text, Style::Colored, Style::Json];
+    let number = STYLE.load(Ordering::Relaxed);
+    styles.into_iter().find(|style| *style as u8 == number).unwrap_or(Style::Text)
+}
+
+/// Whether lines are JSON objects.
+pub fn is_json() -> bool {
+    style() == Style::Json
+}
+
+/// Whether a person reads the lines as they come: text on a terminal, of level info at least.
+pub fn is_for_people() -> bool {
+    !is_json() && io::stderr().is_terminal() && log::max_level() >= LevelFilter::Info
+}
+
+/// Writes lines for a person, without time and level: a label and a text each. Does nothing before [`init`].
+pub fn print(lines: &[(&str, String)]) {
+    let (begin, end) = if style() == Style::Colored { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+    let width = lines.iter().map(|(label, _)| label.len()).max().unwrap_or(0) + 2;
+    for (label, text) in lines {
+        let Some(redactor) = REDACTOR.get() else { return };
+        let text = redactor.redact(text);
+        write(&format!("{begin}{label:width$}{end}{}\n", line::to_printable(&text)));
+    }
+}
+
 /// Waits until all lines logged so far are written, at most a second. Call it before the process ends.
 pub fn flush() {
     if let Some(Some(writer)) = WRITER.get() {
@@ -66,35 +156,57 @@ pub fn flush() {
     }
 }
 
-/// The longest line, in bytes, but for those of bodies, which have a limit of their own.
-const MAX_LINE_BYTES: usize = 4096;
-
-thread_local! {
-    static LOGGER: OnceCell<WriteLogger<RedactingWriter>> = const { OnceCell::new() };
+/// Logs a line of facts: in text one after the other, in JSON as members beside `message`.
+pub fn log_facts(level: Level, message: &str, facts: &[Fact<'_>]) {
+    if level <= log::max_level()
+        && let Some(redactor) = REDACTOR.get()
+    {
+        let time = to_rfc3339(SystemTime::now());
+        write(&Line { time: &time, level, message, facts }.render(style(), redactor));
+    }
 }
 
-/// Formats each line with a logger of the calling thread.
-struct PerThreadLogger {
-    config: Config,
-    redactor: Redactor,
+/// Writes a whole line.
+fn write(line: &str) {
+    // If standard error cannot be written, there is no other place to report it.
+    let _ = match WRITER.get() {
+        Some(Some(writer)) => {
+            let mut out: &AsyncWriter = writer;
+            out.write_all(line.as_bytes())
+        }
+        _ => io::stderr().write_all(line.as_bytes()),
+    };
 }
 
-impl Log for PerThreadLogger {
+/// The line that tells of lines which were dropped.
+fn dropped_lines(count: usize) -> String {
+    let text = format!("{count} log lines dropped: standard error was not read fast enough");
+    match style() {
+        Style::Json => {
+            let time = to_rfc3339(SystemTime::now());
+            let line = Line { time: &time, level: Level::Warn, message: &text, facts: &[] };
+            line.render(Style::Json, &Redactor::default())
+        }
+        Style::Text | Style::Colored => format!("[WARN] {text}\n"),
+    }
+}
+
+/// Takes the lines of this crate.
+struct Logger;
+
+impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= log::max_level()
+            && metadata.target().starts_with(env!("CARGO_CRATE_NAME"))
     }
 
     fn log(&self, record: &Record<'_>) {
-        let new_logger = || {
-            let out: Box<dyn Write + Send> = match WRITER.get() {
-                Some(Some(writer)) => Box::new(writer),
-                _ => Box::new(io::stderr()),
-            };
-            let writer = RedactingWriter::new(self.redactor.clone(), out);
-            *WriteLogger::new(LevelFilter::Trace, self.config.clone(), writer)
-        };
-        // A thread that is ending has no logger any more: its last lines are dropped.
-        let _ = LOGGER.try_with(|logger| logger.get_or_init(new_logger).log(record));
+        if self.enabled(record.metadata()) {
+            match record.args().as_str() {
+                Some(text) => log_facts(record.level(), text, &[]),
+                None => log_facts(record.level(), &record.args().to_string(), &[]),
+            }
+        }
     }
 
     fn flush(&self) {
@@ -102,76 +214,24 @@ impl Log for PerThreadLogger {
     }
 }
 
-/// Masks keys in whole lines, because simplelog writes a line in several pieces.
-struct RedactingWriter<W = Box<dyn Write + Send>> {
-    redactor: Redactor,
-    inner: W,
-    line: Vec<u8>,
-}
-
-impl<W> RedactingWriter<W> {
-    fn new(redactor: Redactor, inner: W) -> Self {
-        Self { redactor, inner, line: Vec::new() }
-    }
-}
-
-impl<W: Write> Write for RedactingWriter<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            self.line.extend_from_slice(part);
-            if part.ends_with(b"\n") {
-                let line = String::from_utf8_lossy(&self.line);
-                let written =
-                    self.inner.write_all(shorten(&self.redactor.redact(&line)).as_bytes());
-                self.line.clear();
-                written?;
-            }
-        }
-        Ok(bytes.len())
-    }
-
-    /// Keeps an incomplete line.
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-/// A line of at most [`MAX_LINE_BYTES`], and how much was cut off.
-fn shorten(line: &str) -> Cow<'_, str> {
-    let is_trace = || line.split(' ').nth(1) == Some("[TRACE]");
-    if line.len() <= MAX_LINE_BYTES || is_trace() {
-        return Cow::Borrowed(line);
-    }
-    let end = (0..MAX_LINE_BYTES - 40).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
-    Cow::Owned(format!("{} ... ({} bytes more)\n", &line[..end], line.len() - end))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::redact::Secret;
 
     #[test]
-    fn a_line_of_any_length_is_cut_and_one_with_a_body_is_not() {
-        let long = format!("2026-11-30T18:00:00Z [WARN] {}\n", "é".repeat(9000));
-        let short = shorten(&long);
-        assert!(short.len() <= MAX_LINE_BYTES, "{}", short.len());
-        assert!(short.ends_with("é ... (13975 bytes more)\n"), "{}", &short[short.len() - 40..]);
-        assert_eq!(shorten(&short), short);
-        let body = long.replacen("[WARN]", "[TRACE]", 1);
-        assert_eq!(shorten(&body), body);
-    }
-
-    #[test]
-    fn lines_are_cleaned_however_they_are_written() {
-        let mut out = RedactingWriter::new(Redactor::new([Secret::new("topsecret-1")]), Vec::new());
-        for piece in
-            ["[INFO] model=\"topsec", "ret-1\"", "\nplain\nit is tops", "ecret-1 again\nrest"]
-        {
-            out.write_all(piece.as_bytes()).expect("a Vec");
+    fn the_form_follows_the_option_and_the_terminal() {
+        use LogFormat::{Auto, Json, Text};
+        for (format, on_terminal, elsewhere) in [
+            (Text, Style::Text, Style::Text),
+            (Json, Style::Json, Style::Json),
+            (Auto, Style::Text, Style::Json),
+        ] {
+            assert_eq!(choose_style(format, true, false), on_terminal, "{format}");
+            for has_colors in [false, true] {
+                assert_eq!(choose_style(format, false, has_colors), elsewhere, "{format}");
+            }
+            let colored = if on_terminal == Style::Json { Style::Json } else { Style::Colored };
+            assert_eq!(choose_style(format, true, true), colored, "{format}");
         }
-        out.flush().expect("a Vec");
-        let written = String::from_utf8(out.inner).expect("UTF-8");
-        assert_eq!(written, "[INFO] model=\"***\"\nplain\nit is *** again\n");
     }
 }

@@ -57,7 +57,7 @@ const MAX_SERIES: usize = 2000;
 const OTHER: &str = "other";
 
 /// Routes whose streams have a first token.
-const GENERATION_ROUTES: &[&str] = &[
+pub const GENERATION_ROUTES: &[&str] = &[
     "/api/chat",
     "/api/generate",
     "/v1/chat/completions",

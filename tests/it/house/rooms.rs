@@ -39,6 +39,7 @@ const PURE: &[&str] = &[
     "src/net/connection_guard/scan_interval.rs",
     "src/net/listen_address.rs",
     "src/observe/key_list.rs",
+    "src/observe/logging/line.rs",
     "src/observe/metrics/histogram.rs",
     "src/observe/metrics/mod.rs",
     "src/observe/metrics/openmetrics.rs",

@@ -7,6 +7,7 @@ mod environment;
 mod failures;
 mod healthcheck;
 mod log;
+mod log_format;
 mod manual;
 mod metrics;
 mod reload;
@@ -16,4 +17,6 @@ mod scripts;
 mod secrets;
 mod signals;
 mod state;
+#[cfg(target_os = "linux")]
+mod terminal;
 mod upstreams;
