@@ -125,7 +125,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "OLLAMA_HOST",
         usage: "--host HOST[:PORT]",
-        help: "Address to listen on; `:PORT` is all interfaces, port 0 any free port.",
+        help: "Address to listen on; `:PORT` is all interfaces, port 0 any port.",
         needs_restart: true,
         apply: apply_host,
         show: show_host,
@@ -231,7 +231,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "MAX_CONNECTIONS",
         usage: "--max-connections N",
-        help: "Most connections; beyond that, the oldest idle ones are closed.",
+        help: "Most connections; then the oldest idle ones are closed.",
         needs_restart: true,
         apply: |c, text| {
             set(&mut c.connection_limits.max_connections, parsers::parse_integer(text, 8..=65_536))
@@ -269,7 +269,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "RETRY_INITIAL_MS",
         usage: "--retry-initial-ms MS",
-        help: "Milliseconds before the first retry; doubles each time.",
+        help: "Milliseconds before the first retry; doubles.",
         apply: |c, text| set(&mut c.retry.initial_delay, parsers::parse_millis(text, 0..=600_000)),
         show: |c| c.retry.initial_delay.as_millis().to_string(),
         ..EMPTY_OPTION
