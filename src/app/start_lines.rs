@@ -63,7 +63,7 @@ impl StartLines {
     ) -> [(&'static str, String); 5] {
         let (label, upstreams) = &self.upstreams;
         [
-            ("listening on", format!("http://{address}")),
+            ("listening on", address.to_string()),
             (label, upstreams.clone()),
             ("models", describe_models(models)),
             ("who may ask", self.describe_access(address)),
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(
             start.lines(address, &Models::Known(57, 0)),
             [
-                ("listening on", "http://127.0.0.1:11434".to_owned()),
+                ("listening on", "127.0.0.1:11434".to_owned()),
                 ("upstream", "https://api.test/v1".to_owned()),
                 ("models", "57".to_owned()),
                 ("who may ask", "every program on this machine, without a key".to_owned()),

@@ -140,12 +140,11 @@ pub fn is_for_people() -> bool {
 
 /// Writes lines for a person, without time and level: a label and a text each. Does nothing before [`init`].
 pub fn print(lines: &[(&str, String)]) {
-    let (begin, end) = if style() == Style::Colored { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
-    let width = lines.iter().map(|(label, _)| label.len()).max().unwrap_or(0) + 2;
+    let width = lines.iter().map(|(label, _)| label.len()).max().unwrap_or(0) + 1;
     for (label, text) in lines {
         let Some(redactor) = REDACTOR.get() else { return };
         let text = redactor.redact(text);
-        write(&format!("{begin}{label:width$}{end}{}\n", line::to_printable(&text)));
+        write(&format!("{label:width$}{}\n", line::to_printable(&text)));
     }
 }
 

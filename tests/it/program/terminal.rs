@@ -59,9 +59,12 @@ fn the_start_shows_five_lines_on_a_terminal() {
     let shown = show(command(&upstream).env("NO_COLOR", "1"), "/health");
     let lines = lines(&shown);
     assert_eq!(lines.len(), 5, "{shown}");
-    let texts: Vec<(&str, &str)> =
-        lines.iter().map(|line| line.split_once("  ").expect("two columns")).collect();
-    let address = texts[0].1.trim().strip_prefix("http://127.0.0.1:").expect("an address");
+    let texts: Vec<(&str, &str)> = lines
+        .iter()
+        .map(|line| line.split_at("listening on ".len()))
+        .map(|(label, text)| (label.trim(), text))
+        .collect();
+    let address = texts[0].1.trim().strip_prefix("127.0.0.1:").expect("an address");
     assert!(address.parse::<u16>().is_ok_and(|port| port > 0), "{shown}");
     assert_eq!(texts[0].0, "listening on");
     assert_eq!((texts[1].0, texts[1].1.trim()), ("upstream", upstream.base_url().as_str()));
@@ -108,7 +111,7 @@ fn an_upstream_that_is_not_there_or_never_answers_does_not_keep_the_start_from_i
         let mut command = command(&upstream);
         command.env("OPENAI_BASE_URL", url).env("NO_COLOR", "1").env("SHUTDOWN_GRACE", "1");
         let shown = show(&mut command, "/health");
-        assert!(shown.contains("models        not known yet: "), "{shown}");
-        assert!(shown.contains(&format!("upstream      {url}")), "{shown}");
+        assert!(shown.contains("models       not known yet: "), "{shown}");
+        assert!(shown.contains(&format!("upstream     {url}")), "{shown}");
     }
 }
