@@ -21,6 +21,7 @@ _ollama_openai_proxy() {
         ;;
     --profile) words=(auto openai azure ark dashscope deepseek gemini groq litellm llamacpp lmstudio localai minimax mistral moonshot ollama openrouter sglang tgi together vllm xai zai generic) ;;
     --log-level) words=(error warn info debug trace) ;;
+    --log-format) words=(text json auto) ;;
     --log-bodies) words=(true false) ;;
     *)
         words=(
@@ -35,6 +36,7 @@ _ollama_openai_proxy() {
             --proxy-api-keys-file
             --request-timeout
             --log-level
+            --log-format
             --log-bodies
             --workers
             --max-queue

@@ -170,7 +170,7 @@ fn text_tells_the_same_facts_as_json() {
                 ("method", Some(method)) => format!(" {method} \"/"),
                 ("path", Some(path)) => format!(" {path:?} model="),
                 ("model", Some(model)) => format!(" model={model:?} "),
-                ("duration_ms" | "time_to_first_token_ms" | "upstream_request_id", _) => {
+                ("bytes" | "duration_ms" | "time_to_first_token_ms" | "upstream_request_id", _) => {
                     format!(" {name}=")
                 }
                 ("tokens_in", _) => format!(" tokens={value}+"),
