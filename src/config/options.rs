@@ -116,7 +116,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "PROXY_CONFIG",
         usage: "--config FILE",
-        help: "The file of \"Several upstreams\".",
+        help: "Configuration file (TOML); upstreams, models, any option.",
         is_path: true,
         apply: |c, text| set(&mut c.config_file, parsers::parse_path(text).map(Some)),
         show: |c| display_path(c.config_file.as_ref()),

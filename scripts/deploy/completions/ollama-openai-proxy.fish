@@ -6,7 +6,7 @@ complete -c ollama-openai-proxy -f
 complete -c ollama-openai-proxy -l api-key -x -d 'Key for the upstream; api.openai.com needs one. Flags show in process lists'
 complete -c ollama-openai-proxy -l base-url -x -d 'The OpenAI-compatible server; without a path, /v1 is added'
 complete -c ollama-openai-proxy -l profile -x -a 'auto openai azure ark dashscope deepseek gemini groq litellm llamacpp lmstudio localai minimax mistral moonshot ollama openrouter sglang tgi together vllm xai zai generic' -d 'Its profile, such as vllm; auto detects it'
-complete -c ollama-openai-proxy -l config -r -F -d 'The file of "Several upstreams"'
+complete -c ollama-openai-proxy -l config -r -F -d 'Configuration file (TOML); upstreams, models, any option'
 complete -c ollama-openai-proxy -l host -x -d 'Address to listen on; :PORT is all interfaces, port 0 any port'
 complete -c ollama-openai-proxy -l port -x -d 'Port to listen on, whatever OLLAMA_HOST says'
 complete -c ollama-openai-proxy -l origins -x -d 'More web origins for CORS, each with at most one *; * allows any'

@@ -100,10 +100,12 @@ fn the_markdown_table_has_a_line_per_row_and_four_cells_each() {
 /// `UPDATE_README=1 cargo test --test it the_readme_tells` writes the generated parts anew.
 #[test]
 fn the_readme_tells_what_the_program_prints() {
-    let path = root().join("README.md");
-    let mut readme = fs::read_to_string(&path).expect("a README");
     let file = format!("```toml\n{}\n```", config::file_reference());
-    for (name, text) in [("options", option_table()), ("file", file)] {
+    for (document, name, text) in
+        [("README.md", "options", option_table()), ("scripts/deploy/README.md", "file", file)]
+    {
+        let path = root().join(document);
+        let mut readme = fs::read_to_string(&path).expect("a README");
         let [begin, end] = [format!("<!-- {name} -->\n"), format!("\n<!-- /{name} -->")];
         if std::env::var_os("UPDATE_README").is_some() {
             let old = format!("{begin}{}{end}", between(&readme, &begin, &end));
@@ -113,6 +115,7 @@ fn the_readme_tells_what_the_program_prints() {
         let found = between(&readme, &begin, &end);
         assert_eq!(found, text, "run `UPDATE_README=1 cargo test --test it the_readme_tells`");
     }
+    let readme = fs::read_to_string(root().join("README.md")).expect("a README");
     assert!(readme.contains(env!("CARGO_PKG_VERSION")), "the version is not named");
 }
 
