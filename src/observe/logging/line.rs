@@ -1,6 +1,7 @@
-//! One line of the log, as text or as one JSON object.
+//! What a line of the log says, as text or as one JSON object.
 //!
-//! Pure. Both forms are made of the same [`Line`], so neither can tell what the other one leaves out. A
+//! Pure. Both forms are made of the same [`Line`], so neither can tell what the other one leaves out. Time
+//! and level of a line of text are not written here: `text_lines` has simplelog write them. A
 //! long line loses the ends of its longest texts, never a fact. Invariant: in JSON a line is one object
 //! without a line break inside, whatever the texts hold and wherever they are cut.
 
@@ -17,19 +18,8 @@ pub(super) const MAX_LINE_BYTES: usize = 4096;
 /// The first limit of each text of a line that is too long, in bytes; halved until the line fits.
 const MAX_TEXT_BYTES: usize = 3600;
 
-/// What ends the colour of a level.
-const RESET: &str = "\x1b[0m";
-
-/// How lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Style {
-    /// For people and for `grep`.
-    Text,
-    /// The same with the level in colour, on a terminal.
-    Colored,
-    /// One object a line.
-    Json,
-}
+/// The longest part of a line of text that is not written here, in bytes: time, level and line feed.
+const MAX_HEAD_BYTES: usize = 64;
 
 /// A fact of a line: a member in JSON, `name=value` in text.
 #[derive(Clone, Copy, Debug)]
@@ -67,8 +57,6 @@ impl<'a> Fact<'a> {
 
 /// What a line says.
 pub(super) struct Line<'a> {
-    /// RFC 3339.
-    pub time: &'a str,
     pub level: Level,
     /// In text, facts stand in its place where there are some.
     pub message: &'a str,
@@ -76,28 +64,37 @@ pub(super) struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// The line with its line feed, without keys, and not too long unless it logs a body.
-    pub(super) fn render(&self, style: Style, redactor: &Redactor) -> String {
+    /// The object with its line feed and this time (RFC 3339), without keys, and not too long unless it logs a
+    /// body.
+    pub(super) fn to_json(&self, time: &str, redactor: &Redactor) -> String {
+        self.fit(redactor, MAX_LINE_BYTES, &|writer| self.write_json(time, writer))
+    }
+
+    /// What stands behind time and level in a line of text, without a line feed, without keys, and not too
+    /// long unless it logs a body.
+    pub(super) fn to_text(&self, redactor: &Redactor) -> String {
+        self.fit(redactor, MAX_LINE_BYTES - MAX_HEAD_BYTES, &|writer| self.write_text(writer))
+    }
+
+    /// Writes with ever shorter texts until the result has at most this many bytes.
+    fn fit(
+        &self,
+        redactor: &Redactor,
+        most: usize,
+        write: &dyn Fn(Writer<'_>) -> String,
+    ) -> String {
         let mut limit = usize::MAX;
         loop {
             let writer = Writer { redactor, limit, out: String::with_capacity(256) };
-            let line = match style {
-                Style::Json => self.write_json(writer),
-                Style::Text => self.write_text(writer, None),
-                Style::Colored => self.write_text(writer, Some(color(self.level))),
-            };
-            if line.len() <= MAX_LINE_BYTES || self.level == Level::Trace || limit < 8 {
+            let line = write(writer);
+            if line.len() <= most || self.level == Level::Trace || limit < 8 {
                 return line;
             }
             limit = limit.min(2 * MAX_TEXT_BYTES) / 2;
         }
     }
 
-    fn write_text(&self, mut writer: Writer<'_>, color: Option<&str>) -> String {
-        let (color, reset) = color.map_or(("", ""), |color| (color, RESET));
-        // Writing to a String cannot fail.
-        let _ = write!(writer.out, "{} {color}[{}]{reset} ", self.time, self.level);
-        let begin = writer.out.len();
+    fn write_text(&self, mut writer: Writer<'_>) -> String {
         if self.facts.is_empty() {
             writer.push_plain(self.message);
         }
@@ -109,19 +106,19 @@ impl Line<'_> {
             match fact.value {
                 Value::Text(text) => writer.push_quoted(text),
                 Value::Word(text) => writer.push_plain(text),
+                // Writing to a String cannot fail.
                 Value::Number(number) => drop(write!(writer.out, "{number}")),
                 Value::Yes => writer.out.push_str("true"),
             }
         }
         // A short key is known by the words before it, which may be in another fact.
-        if let Cow::Owned(masked) = writer.redactor.redact(&writer.out[begin..]) {
-            writer.out.replace_range(begin.., &masked);
+        match writer.redactor.redact(&writer.out) {
+            Cow::Owned(masked) => masked,
+            Cow::Borrowed(_) => writer.out,
         }
-        writer.out.push('\n');
-        writer.out
     }
 
-    fn write_json(&self, mut writer: Writer<'_>) -> String {
+    fn write_json(&self, time: &str, mut writer: Writer<'_>) -> String {
         let level = match self.level {
             Level::Error => "error",
             Level::Warn => "warn",
@@ -130,7 +127,7 @@ impl Line<'_> {
             Level::Trace => "trace",
         };
         // Writing to a String cannot fail.
-        let _ = write!(writer.out, r#"{{"time":"{}","level":"{level}","message":"#, self.time);
+        let _ = write!(writer.out, r#"{{"time":"{time}","level":"{level}","message":"#);
         writer.push_json(self.message);
         for fact in self.facts {
             writer.out.extend([",\"", fact.name, "\":"]);
@@ -142,17 +139,6 @@ impl Line<'_> {
         }
         writer.out.push_str("}\n");
         writer.out
-    }
-}
-
-/// The colour of a level, as a control sequence of terminals (ECMA-48, SGR).
-fn color(level: Level) -> &'static str {
-    match level {
-        Level::Error => "\x1b[31m",
-        Level::Warn => "\x1b[33m",
-        Level::Info => "\x1b[32m",
-        Level::Debug => "\x1b[36m",
-        Level::Trace => "\x1b[2m",
     }
 }
 
@@ -235,8 +221,12 @@ mod tests {
 
     const TIME: &str = "2026-11-30T18:00:00.5Z";
 
-    fn render(style: Style, level: Level, message: &str, facts: &[Fact<'_>]) -> String {
-        Line { time: TIME, level, message, facts }.render(style, &Redactor::default())
+    fn to_text(level: Level, message: &str, facts: &[Fact<'_>]) -> String {
+        Line { level, message, facts }.to_text(&Redactor::default())
+    }
+
+    fn to_json(level: Level, message: &str, facts: &[Fact<'_>]) -> String {
+        Line { level, message, facts }.to_json(TIME, &Redactor::default())
     }
 
     /// The object that a line is.
@@ -259,17 +249,15 @@ mod tests {
 
     #[test]
     fn a_message_is_one_line_of_text_or_one_object() {
-        let text = render(Style::Text, Level::Warn, "upstream \"x\" is back", &[]);
-        assert_eq!(text, format!("{TIME} [WARN] upstream \"x\" is back\n"));
-        let json = render(Style::Json, Level::Warn, "upstream \"x\" is back", &[]);
+        let text = to_text(Level::Warn, "upstream \"x\" is back", &[]);
+        assert_eq!(text, "upstream \"x\" is back");
+        let json = to_json(Level::Warn, "upstream \"x\" is back", &[]);
         assert_eq!(
             json,
             format!(
                 "{{\"time\":\"{TIME}\",\"level\":\"warn\",\"message\":\"upstream \\\"x\\\" is back\"}}\n"
             )
         );
-        let colored = render(Style::Colored, Level::Error, "no", &[]);
-        assert_eq!(colored, format!("{TIME} \x1b[31m[ERROR]\x1b[0m no\n"));
     }
 
     #[test]
@@ -283,13 +271,10 @@ mod tests {
             Fact::new("error", Value::Word("upstream_status: 503")),
         ];
         assert_eq!(
-            render(Style::Text, Level::Info, "request", &facts),
-            format!(
-                "{TIME} [INFO] req_1 model=\"a \\\"b\\\"\" tokens=9+120 client_left=true \
-                 error=upstream_status: 503\n"
-            )
+            to_text(Level::Info, "request", &facts),
+            "req_1 model=\"a \\\"b\\\"\" tokens=9+120 client_left=true error=upstream_status: 503"
         );
-        let value = parse(&render(Style::Json, Level::Info, "request", &facts));
+        let value = parse(&to_json(Level::Info, "request", &facts));
         let expected = serde_json::json!({
             "time": TIME, "level": "info", "message": "request", "request_id": "req_1",
             "model": "a \"b\"", "tokens_in": 9, "tokens_out": 120, "client_left": true,
@@ -306,7 +291,7 @@ mod tests {
                     Fact::new("quoted", Value::Text(&text)),
                     Fact::new("word", Value::Word(&text)),
                 ];
-                let value = parse(&render(Style::Json, level, &text, &facts));
+                let value = parse(&to_json(level, &text, &facts));
                 for name in ["message", "quoted", "word"] {
                     assert_eq!(value[name], text.as_str(), "{name}");
                 }
@@ -321,11 +306,11 @@ mod tests {
             |line: &str| line.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t'));
         for text in hard_texts() {
             let facts = [Fact::new("quoted", Value::Text(&text))];
-            assert!(!has_control(&render(Style::Text, Level::Warn, &text, &[])), "{text:?}");
-            let line = render(Style::Text, Level::Warn, "", &facts);
+            assert!(!has_control(&to_text(Level::Warn, &text, &[])), "{text:?}");
+            let line = to_text(Level::Warn, "", &facts);
             assert!(!has_control(&line) && line.lines().count() == 1, "{line:?}");
-            assert!(line.ends_with(&format!(" quoted={text:?}\n")), "{line:?}");
-            assert!(!has_control(&render(Style::Json, Level::Warn, &text, &facts)), "{text:?}");
+            assert!(line == format!(" quoted={text:?}"), "{line:?}");
+            assert!(!has_control(&to_json(Level::Warn, &text, &facts)), "{text:?}");
         }
     }
 
@@ -339,7 +324,7 @@ mod tests {
                 .chain([Fact::new("last", Value::Number(7))])
                 .collect();
             for facts in [&[][..], &facts[..1], &facts] {
-                let json = render(Style::Json, Level::Warn, &long, facts);
+                let json = to_json(Level::Warn, &long, facts);
                 assert!(json.len() <= MAX_LINE_BYTES, "{}", json.len());
                 let value = parse(&json);
                 let message = value["message"].as_str().expect("a text");
@@ -349,15 +334,13 @@ mod tests {
                 );
                 let is_last = facts.len() > 1;
                 assert_eq!(value.get("last").is_some(), is_last);
-                for style in [Style::Text, Style::Colored] {
-                    let text = render(style, Level::Warn, &long, facts);
-                    assert!(text.len() <= MAX_LINE_BYTES, "{}", text.len());
-                    assert_eq!(text.ends_with(" last=7\n"), is_last, "{text}");
-                    assert!(text.contains(" bytes more)"), "{text}");
-                }
-                let body = parse(&render(Style::Json, Level::Trace, &long, facts));
+                let text = to_text(Level::Warn, &long, facts);
+                assert!(text.len() <= MAX_LINE_BYTES - MAX_HEAD_BYTES, "{}", text.len());
+                assert_eq!(text.ends_with(" last=7"), is_last, "{text}");
+                assert!(text.contains(" bytes more)"), "{text}");
+                let body = parse(&to_json(Level::Trace, &long, facts));
                 assert_eq!(body["message"], long.as_str());
-                assert!(render(Style::Text, Level::Trace, &long, &[]).len() > long.len());
+                assert!(to_text(Level::Trace, &long, &[]).len() >= long.len());
             }
         }
     }
@@ -365,9 +348,9 @@ mod tests {
     #[test]
     fn as_much_of_a_long_text_stays_as_fits() {
         let long = "é".repeat(9000);
-        let text = render(Style::Text, Level::Warn, &long, &[]);
+        let text = to_text(Level::Warn, &long, &[]);
         assert!(text.len() > MAX_TEXT_BYTES, "{}", text.len());
-        assert!(text.ends_with("é ... (14400 bytes more)\n"), "{}", &text[text.len() - 60..]);
+        assert!(text.ends_with("é ... (14400 bytes more)"), "{}", &text[text.len() - 60..]);
     }
 
     #[test]
@@ -380,11 +363,10 @@ mod tests {
                 Fact::new("error", Value::Word(key)),
                 Fact::new("long", Value::Text(&long)),
             ];
-            for style in [Style::Text, Style::Colored, Style::Json] {
-                for facts in [&[][..], &facts] {
-                    let message = format!("it is {key} again");
-                    let line = Line { time: TIME, level: Level::Info, message: &message, facts }
-                        .render(style, &redactor);
+            for facts in [&[][..], &facts] {
+                let message = format!("it is {key} again");
+                let line = Line { level: Level::Info, message: &message, facts };
+                for line in [line.to_text(&redactor), line.to_json(TIME, &redactor)] {
                     let is_hidden = ["secret", "other-key"].iter().all(|it| !line.contains(it));
                     assert!(is_hidden && line.contains("***"), "{line}");
                 }

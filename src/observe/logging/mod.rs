@@ -2,7 +2,8 @@
 //! their messages.
 //!
 //! Lines of other crates are left out: those of ureq would repeat URLs and headers. Keys are masked in every
-//! line: a client may send one as a model name. `line` makes both forms of a line from the same facts.
+//! line: a client may send one as a model name. `line` makes both forms of a line from the same facts;
+//! simplelog writes those of text (`text_lines`).
 //!
 //! A thread of its own (`async_writer`) writes the lines, so that neither a slow reader of standard
 //! error nor a system call for each request delays the workers.
@@ -36,6 +37,7 @@
 
 mod async_writer;
 mod line;
+mod text_lines;
 
 use std::env;
 use std::fmt;
@@ -47,8 +49,8 @@ use std::time::SystemTime;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use self::async_writer::AsyncWriter;
+use self::line::Line;
 pub use self::line::{Fact, Value};
-use self::line::{Line, Style};
 use crate::observe::panics;
 use crate::observe::redact::Redactor;
 use crate::observe::timestamp::to_rfc3339;
@@ -78,6 +80,17 @@ impl LogFormat {
     /// The forms with their names.
     pub const NAMES: [(&'static str, Self); 3] =
         [("text", Self::Text), ("json", Self::Json), ("auto", Self::Auto)];
+}
+
+/// How lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Style {
+    /// For people and for `grep`.
+    Text,
+    /// The same with the level in colour, on a terminal.
+    Colored,
+    /// One object a line.
+    Json,
 }
 
 impl fmt::Display for LogFormat {
@@ -133,6 +146,11 @@ pub fn is_json() -> bool {
     style() == Style::Json
 }
 
+/// Whether levels are coloured.
+fn is_colored() -> bool {
+    style() == Style::Colored
+}
+
 /// Whether a person reads the lines as they come: text on a terminal, of level info at least.
 pub fn is_for_people() -> bool {
     !is_json() && io::stderr().is_terminal() && log::max_level() >= LevelFilter::Info
@@ -160,8 +178,12 @@ pub fn log_facts(level: Level, message: &str, facts: &[Fact<'_>]) {
     if level <= log::max_level()
         && let Some(redactor) = REDACTOR.get()
     {
-        let time = to_rfc3339(SystemTime::now());
-        write(&Line { time: &time, level, message, facts }.render(style(), redactor));
+        if is_json() {
+            let time = to_rfc3339(SystemTime::now());
+            write(&Line { level, message, facts }.to_json(&time, redactor));
+        } else {
+            text_lines::write(level, &Line { level, message, facts }.to_text(redactor));
+        }
     }
 }
 
@@ -180,14 +202,12 @@ fn write(line: &str) {
 /// The line that tells of lines which were dropped.
 fn dropped_lines(count: usize) -> String {
     let text = format!("{count} log lines dropped: standard error was not read fast enough");
-    match style() {
-        Style::Json => {
-            let time = to_rfc3339(SystemTime::now());
-            let line = Line { time: &time, level: Level::Warn, message: &text, facts: &[] };
-            line.render(Style::Json, &Redactor::default())
-        }
-        Style::Text | Style::Colored => format!("[WARN] {text}\n"),
+    if !is_json() {
+        return format!("[WARN] {text}\n");
     }
+    let time = to_rfc3339(SystemTime::now());
+    let line = Line { level: Level::Warn, message: &text, facts: &[] };
+    line.to_json(&time, &Redactor::default())
 }
 
 /// Takes the lines of this crate.
