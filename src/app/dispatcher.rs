@@ -154,7 +154,7 @@ impl Dispatcher {
             (_, Some(Rejection::TooManyRequests)) => fail(Error::Busy),
             (_, Some(Rejection::Closing)) => AccessDecision::default(),
             (None, None) => {
-                let request = describe(&request, &head, route.is_public());
+                let request = describe(&request, &head, &route);
                 self.count_wrong_keys(access.decide(&request), (client, received))
             }
         };
@@ -254,11 +254,12 @@ impl Dispatcher {
 fn describe<'a>(
     request: &'a IncomingRequest,
     head: &RequestHead<'a>,
-    is_public: bool,
+    route: &ResolvedRoute<Handler>,
 ) -> RequestInfo<'a> {
-    let RequestHead { origin, host, credentials, .. } = *head;
+    let RequestHead { origin, host, fetch_site, credentials, .. } = *head;
     let (method, target) = (request.method().as_str(), request.url());
-    RequestInfo { method, target, origin, host, credentials, is_public }
+    let (is_public, is_same_origin) = (route.is_public(), route.is_same_origin());
+    RequestInfo { method, target, origin, host, fetch_site, credentials, is_public, is_same_origin }
 }
 
 /// The headers of a request that may hold a key.

@@ -11,7 +11,7 @@
 //! | lane | routes | workers | queue |
 //! | --- | --- | --- | --- |
 //! | main | all others | `PROXY_WORKERS` (256) | `OLLAMA_MAX_QUEUE` (512) |
-//! | health | `/`, `/api/version`, `/health`, `/ready`, `/metrics` | 2 | 1,024 |
+//! | health | `/`, `/api/version`, `/health`, `/ready`, `/metrics`, `/status` and its files | 2 | 1,024 |
 //! | probe | `/openai/health` | 2 | 1,024 |
 //!
 //! Responses to refused requests are written by up to 4 threads of their own; preflights are answered in the

@@ -67,7 +67,7 @@ impl StartLines {
             (label, upstreams.clone()),
             ("models", describe_models(models)),
             ("who may ask", self.describe_access(address)),
-            ("health", format!("http://{}/health", to_reachable(address))),
+            ("status page", format!("http://{}/status", to_reachable(address))),
         ]
     }
 
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_say_where_to_whom_how_many_who_and_whether_it_is_well() {
+    fn the_lines_say_where_to_whom_how_many_who_and_where_the_status_page_is() {
         let address: SocketAddr = "127.0.0.1:11434".parse().expect("an address");
         let start = StartLines::new(&config());
         assert_eq!(
@@ -189,7 +189,7 @@ mod tests {
                 ("upstream", "https://api.test/v1".to_owned()),
                 ("models", "57".to_owned()),
                 ("who may ask", "every program on this machine, without a key".to_owned()),
-                ("health", "http://127.0.0.1:11434/health".to_owned()),
+                ("status page", "http://127.0.0.1:11434/status".to_owned()),
             ]
         );
         assert_eq!(
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn who_may_ask_follows_the_keys_and_the_address() {
-        for (keys, address, expected, health) in [
+        for (keys, address, expected, status) in [
             ("", "[::1]:1", "every program on this machine, without a key", "[::1]:1"),
             ("", "0.0.0.0:1", "everyone who can reach this address, without a key", "127.0.0.1:1"),
             ("first-key-1", "[::]:1", "clients that send the key of PROXY_API_KEYS", "[::1]:1"),
@@ -218,7 +218,7 @@ mod tests {
             let start = StartLines::new(&Config { proxy_api_keys: keys, ..config() });
             let lines = start.lines(address.parse().expect("an address"), &Models::Late);
             assert_eq!(lines[3].1, expected);
-            assert_eq!(lines[4].1, format!("http://{health}/health"));
+            assert_eq!(lines[4].1, format!("http://{status}/status"));
             assert_eq!(lines[2].1, "not known yet: no answer so far");
         }
     }

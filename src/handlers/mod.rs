@@ -77,6 +77,7 @@ mod responses_compact;
 mod route_table;
 mod routing_key;
 pub mod stack_trim;
+mod status;
 mod transfer;
 mod upload;
 mod v1_models;

@@ -10,7 +10,7 @@ use Handler::{Decompressed, NoBody, ReadsBody, WithBody};
 use super::pass_through::pass;
 use super::{
     Context, account, anthropic, audio, chat_generate, decompress, embed, health, info, manage,
-    other_routes, responses, responses_compact, transfer, v1_models,
+    other_routes, responses, responses_compact, status, transfer, v1_models,
 };
 use crate::api::ollama::decode;
 use crate::api::ollama::response::IS_RUNNING;
@@ -70,7 +70,16 @@ pub static ROUTES: &[Route<Handler>] = &[
     Route::new("/ready", "HEAD, GET", NoBody(health::ready)).lane(Lane::Health),
     Route::new("/openai/health", "HEAD, GET", NoBody(health::upstream_health)).lane(Lane::Probe),
     Route::new("/metrics", "HEAD, GET", NoBody(health::metrics)).lane(Lane::Health),
+    own_page("/status", NoBody(|c| status::serve_file(c, &status::PAGE))).public(),
+    own_page("/status.css", NoBody(|c| status::serve_file(c, &status::STYLE))).public(),
+    own_page("/status.js", NoBody(|c| status::serve_file(c, &status::SCRIPT))).public(),
+    own_page("/status.json", NoBody(status::serve_json)),
 ];
+
+/// A row of the status page.
+const fn own_page(pattern: &'static str, handler: Handler) -> Route<Handler> {
+    Route::new(pattern, "HEAD, GET", handler).lane(Lane::Health).same_origin()
+}
 
 /// Handles one request.
 ///
@@ -203,10 +212,13 @@ mod tests {
     }
 
     #[test]
-    fn only_two_routes_are_public() {
+    fn only_health_and_the_files_of_the_status_page_are_public() {
         let is_public = |method, target| routes::resolve(ROUTES, method, target).is_public();
         for method in ["GET", "HEAD"] {
             for open in ["/", "/health", "/health?x=1", "http://h/health", "http://h", "//health"] {
+                assert!(is_public(method, open), "{method} {open}");
+            }
+            for open in ["/status", "/status?x=1", "/status.css", "/status.js"] {
                 assert!(is_public(method, open), "{method} {open}");
             }
         }
@@ -220,6 +232,10 @@ mod tests {
             ("GET", "/health/../api/tags"),
             ("GET", "/%68ealth"),
             ("GET", "/openai/health"),
+            ("GET", "/status.json"),
+            ("GET", "/status/"),
+            ("GET", "/status.html"),
+            ("POST", "/status"),
             ("GET", "/api/version"),
             ("GET", "/api/tags?/health"),
             ("GET", "http:///health/api/tags"),

@@ -16,6 +16,9 @@
 //! a key and for any path. The allowed request headers are Ollama's: `Authorization` is one of
 //! them, `x-api-key` is not.
 //!
+//! The status page's routes are for pages of the proxy itself only, whatever is allowed elsewhere; see
+//! [`crate::http::same_origin`].
+//!
 //! # Hosts
 //!
 //! On a loopback address the `Host` must be local, or the request gets an empty 403. Local are:
@@ -26,7 +29,7 @@
 //! # Keys
 //!
 //! With `PROXY_API_KEYS` or `PROXY_API_KEYS_FILE` every route needs a key, except `GET` and `HEAD`
-//! of `/` and `/health`. Accepted are:
+//! of `/`, `/health` and the files of the status page, which hold no data. Accepted are:
 //!
 //! - `Authorization: Bearer KEY`: clients of OpenAI and Ollama;
 //! - `x-api-key: KEY`: clients of Anthropic;
@@ -45,6 +48,7 @@ use crate::error::Error;
 use crate::http::client_keys::{ClientKeys, Credentials};
 use crate::http::cors::{CorsDecision, CorsPolicy, MAX_HOST_BYTES, ResponseHeaders};
 use crate::http::routes::split_absolute_form;
+use crate::http::same_origin;
 use crate::net::listen_address;
 use crate::observe::redact::Secret;
 
@@ -84,8 +88,12 @@ pub struct RequestInfo<'a> {
     pub host: Option<&'a str>,
     /// Its client key.
     pub credentials: Credentials<'a>,
+    /// Its header `Sec-Fetch-Site`.
+    pub fetch_site: Option<&'a str>,
     /// True if its route needs no key.
     pub is_public: bool,
+    /// True if its route is for pages of the proxy itself only.
+    pub is_same_origin: bool,
 }
 
 /// The response to a request that does not reach its route.
@@ -170,6 +178,9 @@ impl AccessControl {
     /// Decides about a request.
     pub fn decide(&self, request: &RequestInfo<'_>) -> AccessDecision {
         let host = effective_host(request.target, request.host);
+        if request.is_same_origin {
+            return self.decide_same_origin(request, host);
+        }
         let headers = match self.origins.decide(request.method, request.origin, host) {
             CorsDecision::Refused => {
                 return deny(Denial::Origin(shorten(request.origin.unwrap_or_default())));
@@ -183,6 +194,17 @@ impl AccessControl {
             .check_host(request.method, host)
             .unwrap_or_else(|| self.check_credentials(request));
         AccessDecision { headers, ..decision }
+    }
+
+    /// Decides about a request of a route that is for pages of the proxy itself.
+    fn decide_same_origin(&self, request: &RequestInfo<'_>, host: &str) -> AccessDecision {
+        let site = (request.origin, request.fetch_site);
+        let foreign = same_origin::find_foreign(site, host, request.is_public);
+        let denied = foreign.map(|value| deny(Denial::Origin(shorten(value))));
+        let decision = denied
+            .or_else(|| self.check_host(request.method, host))
+            .unwrap_or_else(|| self.check_credentials(request));
+        AccessDecision { headers: same_origin::headers(), ..decision }
     }
 
     /// The response to a request whose `Host` is not allowed, or is named by a plain `OPTIONS`.

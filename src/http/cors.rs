@@ -116,8 +116,7 @@ impl CorsPolicy {
         let Some(origin) = origin.filter(|origin| !origin.is_empty()) else {
             return CorsDecision::Allowed(Vec::new());
         };
-        let at = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-        if at == Some(host) {
+        if is_same_host(origin, host) {
             return CorsDecision::Allowed(Vec::new());
         }
         if !self.allows(origin) {
@@ -147,6 +146,12 @@ impl CorsPolicy {
         let headers = fixed.iter().copied().chain(allowed).chain(vary.iter().copied());
         headers.map(|(name, value)| (name, value.to_owned())).collect()
     }
+}
+
+/// Whether an origin is the host itself, with or without TLS before it.
+pub(super) fn is_same_host(origin: &str, host: &str) -> bool {
+    let at = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    at == Some(host)
 }
 
 /// Parses one entry. An entry with a `*` is used as it is, others are trimmed and in lower case.

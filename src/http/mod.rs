@@ -13,6 +13,7 @@ pub mod exchange;
 pub mod framing;
 pub mod host_info;
 pub mod routes;
+pub mod same_origin;
 pub mod threat_model;
 pub mod unread_body;
 pub mod wrong_keys;

@@ -33,6 +33,8 @@ pub struct Route<H> {
     pub lane: Lane,
     /// True if no client key is needed.
     pub is_public: bool,
+    /// True if pages of no other origin than the proxy's own may use it.
+    pub is_same_origin: bool,
     /// The function that serves it, and how the request's body is read.
     pub handler: H,
 }
@@ -40,7 +42,8 @@ pub struct Route<H> {
 impl<H: Copy> Route<H> {
     /// A row that needs a client key and is served by the main workers.
     pub const fn new(pattern: &'static str, allow: &'static str, handler: H) -> Self {
-        Self { pattern, allow, lane: Lane::Main, is_public: false, handler }
+        let (lane, is_public, is_same_origin) = (Lane::Main, false, false);
+        Self { pattern, allow, lane, is_public, is_same_origin, handler }
     }
 
     /// The same row in another lane.
@@ -54,6 +57,13 @@ impl<H: Copy> Route<H> {
     #[must_use]
     pub const fn public(mut self) -> Self {
         self.is_public = true;
+        self
+    }
+
+    /// The same row, closed to pages of other origins.
+    #[must_use]
+    pub const fn same_origin(mut self) -> Self {
+        self.is_same_origin = true;
         self
     }
 }
@@ -139,6 +149,11 @@ impl<H> ResolvedRoute<H> {
     /// True if the request needs no client key.
     pub fn is_public(&self) -> bool {
         matches!(self.outcome, Outcome::Found(route) if route.is_public)
+    }
+
+    /// True if pages of no other origin may use the path, whatever the method.
+    pub fn is_same_origin(&self) -> bool {
+        self.row().is_some_and(|route| route.is_same_origin)
     }
 
     /// The part of the path that the pattern's parameter stands for, as it was sent; empty without

@@ -17,4 +17,5 @@ mod ollama;
 mod openai;
 mod program;
 mod router;
+mod status;
 mod upstream;

@@ -1,7 +1,7 @@
 //! The content type of a response, and the kind of a stream.
 //!
 //! Never writes; [`super::head`] turns these into headers. Invariant: types and charsets are Ollama's
-//! (server/routes.go, middleware/openai.go), except that of `/metrics`.
+//! (server/routes.go, middleware/openai.go), except those of `/metrics` and the status page.
 
 use crate::api::openai::pass_head::PassHead;
 use crate::observe::metrics;
@@ -25,6 +25,12 @@ impl ContentType {
     pub const EVENTS: Self = Self("text/event-stream");
     /// `/metrics`, which Ollama does not have.
     pub const METRICS: Self = Self(metrics::CONTENT_TYPE);
+    /// The status page, which Ollama does not have.
+    pub const HTML: Self = Self("text/html; charset=utf-8");
+    /// Its style.
+    pub const CSS: Self = Self("text/css; charset=utf-8");
+    /// Its script.
+    pub const JAVASCRIPT: Self = Self("text/javascript; charset=utf-8");
 }
 
 /// What the lines of a stream are.

@@ -75,8 +75,9 @@ impl Exchange {
             BodyKind::Buffered(length) => {
                 write_header(out, "Content-Length", &length.to_string());
             }
-            // A 204 must not have a Content-Length, not even 0 (RFC 9110 section 8.6).
-            BodyKind::Empty if status == 204 => {}
+            // A 204 must not have a Content-Length, not even 0, and that of a 304 would be the length of the
+            // body that it stands for (RFC 9110 section 8.6).
+            BodyKind::Empty if matches!(status, 204 | 304) => {}
             BodyKind::Empty => write_header(out, "Content-Length", "0"),
             BodyKind::Stream if self.framing == Framing::Chunked => {
                 write_header(out, "Transfer-Encoding", "chunked");

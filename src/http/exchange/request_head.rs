@@ -19,6 +19,8 @@ pub struct RequestHead<'a> {
     pub origin: Option<&'a str>,
     /// `Host`.
     pub host: Option<&'a str>,
+    /// `Sec-Fetch-Site`.
+    pub fetch_site: Option<&'a str>,
     /// The headers that may hold a key.
     pub credentials: Credentials<'a>,
     /// What becomes of the connection.
@@ -54,6 +56,8 @@ impl<'a> RequestHead<'a> {
             self.host.get_or_insert(value);
         } else if name.eq_ignore_ascii_case("Origin") {
             self.origin.get_or_insert(value);
+        } else if name.eq_ignore_ascii_case("Sec-Fetch-Site") {
+            self.fetch_site.get_or_insert(value);
         } else if name.eq_ignore_ascii_case("Authorization") {
             self.credentials.authorization.get_or_insert(value);
         } else if name.eq_ignore_ascii_case("x-api-key") {

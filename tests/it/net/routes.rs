@@ -88,7 +88,10 @@ const ROUTES: &[(&str, &str, Told)] = &[
 ];
 
 /// Routes that Ollama does not have.
-const OURS: &[&str] = &["/health", "/openai/health", "/ready", "/metrics"];
+const OURS: &[&str] = &[
+    "/health", "/openai/health", "/ready", "/metrics", "/status", "/status.css", "/status.js",
+    "/status.json",
+];
 
 /// All methods that are tried.
 const METHODS: &[&str] = &["HEAD", "GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];

@@ -56,7 +56,7 @@ fn lines(shown: &str) -> Vec<String> {
 fn the_start_shows_five_lines_on_a_terminal() {
     let upstream = Upstream::start();
     upstream.list(r#"{"data":[{"id":"one"},{"id":"two"},{"id":"three"}]}"#);
-    let shown = show(command(&upstream).env("NO_COLOR", "1"), "/health");
+    let shown = show(command(&upstream).env("NO_COLOR", "1"), "/status");
     let lines = lines(&shown);
     assert_eq!(lines.len(), 5, "{shown}");
     let texts: Vec<(&str, &str)> = lines
@@ -71,8 +71,8 @@ fn the_start_shows_five_lines_on_a_terminal() {
     assert_eq!((texts[2].0, texts[2].1.trim()), ("models", "3"));
     let who = "every program on this machine, without a key";
     assert_eq!((texts[3].0, texts[3].1.trim()), ("who may ask", who));
-    assert_eq!(texts[4].0, "health");
-    assert_eq!(texts[4].1.trim(), format!("http://127.0.0.1:{address}/health"));
+    assert_eq!(texts[4].0, "status page");
+    assert_eq!(texts[4].1.trim(), format!("http://127.0.0.1:{address}/status"));
     assert!(!shown.contains('\u{1b}') && !shown.contains(KEY), "{shown}");
 }
 
@@ -81,7 +81,7 @@ fn colours_are_for_terminals_without_no_color() {
     let upstream = Upstream::start();
     let is_colored = |changes: &[(&str, &str)]| {
         let mut command = command(&upstream);
-        let shown = show(command.envs(changes.iter().copied()), "/health");
+        let shown = show(command.envs(changes.iter().copied()), "/status");
         assert_eq!(lines(&shown).len(), 5, "{shown}");
         shown.contains("\u{1b}[")
     };
@@ -110,7 +110,7 @@ fn an_upstream_that_is_not_there_or_never_answers_does_not_keep_the_start_from_i
         let upstream = Upstream::start();
         let mut command = command(&upstream);
         command.env("OPENAI_BASE_URL", url).env("NO_COLOR", "1").env("SHUTDOWN_GRACE", "1");
-        let shown = show(&mut command, "/health");
+        let shown = show(&mut command, "/status");
         assert!(shown.contains("models       not known yet: "), "{shown}");
         assert!(shown.contains(&format!("upstream     {url}")), "{shown}");
     }

@@ -1,0 +1,3 @@
+//! The status page: its files, and who may read what it shows.
+
+mod page;
