@@ -1,165 +1,327 @@
+// The status page: asks for status.json every 2 s while it is visible, and changes only what differs, so
+// that focus, selections and scroll positions stay. Texts of the server become text nodes, never markup.
 "use strict";
-const KEY = "ollama-openai-proxy-key", PAUSE = 2000, $ = (id) => document.getElementById(id);
-let timer = 0, last = null, running = null;
+const KEY = "ollama-openai-proxy-key", PAUSE = 2000, LONGEST_PAUSE = 30000, PATIENCE = 15000;
+const $ = (id) => document.getElementById(id);
+let timer, pause = PAUSE, request = null, chat = null, last = null;
 
-function key() { try { return sessionStorage.getItem(KEY); } catch { return null; } }
-function headers() { const k = key(); return k ? { Authorization: "Bearer " + k } : {}; }
-function make(name, props, ...kids) {
-  const e = Object.assign(document.createElement(name), props);
-  e.append(...kids);
-  return e;
-}
-const round = (x, digits) => x == null ? "-" : Number(x).toLocaleString("en", { maximumFractionDigits: digits ?? 0 });
-const bytes = (x) => x == null ? "-" : round(x / 1048576, 1) + " MiB";
-const millis = (x) => x == null ? "-" : x < 1000 ? round(x) + " ms" : round(x / 1000, 1) + " s";
-const age = (s) => s == null ? "-" : s < 120 ? round(s) + " s" : s < 7200 ? round(s / 60) + " min" : round(s / 3600) + " h";
-const clock = (s) => new Date(s * 1000).toLocaleTimeString();
-const statusClass = (code) => code < 400 ? "good" : code < 500 ? "warn" : "bad";
+// Where storage is turned off, the key lasts as long as the page.
+const store = (() => { try { return sessionStorage; } catch { return {}; } })();
+const headers = () => store[KEY] ? { "X-Api-Key": store[KEY] } : {};
 
-// Columns: [heading, value or [value, class], is a number].
-function table(id, rows, columns, none) {
-  const head = make("tr", {}, ...columns.map(([title, , n]) => make("th", { scope: "col", textContent: title, className: n ? "n" : "" })));
-  const body = rows.map((row) => make("tr", {}, ...columns.map(([, value, n]) => {
-    const [text, tone] = [].concat(value(row));
-    return make("td", { textContent: text ?? "-", className: [n ? "n" : "", tone ?? ""].join(" ").trim() });
-  })));
-  const content = rows.length ? [make("thead", {}, head), make("tbody", {}, ...body)]
-    : [make("tbody", {}, make("tr", {}, make("td", { className: "none", textContent: none })))];
-  $(id).replaceChildren(...content);
+const format = (x, digits = 0) => x == null ? "-" : x.toLocaleString(undefined, { maximumFractionDigits: digits });
+const decimal = (x) => format(x, 1);
+const bytes = (x) => x == null ? "-" : format(x / 1048576, x < 1e8 ? 1 : 0) + " MiB";
+const millis = (x) => x == null ? "-" : x < 1000 ? format(x) + " ms" : decimal(x / 1000) + " s";
+const age = (s) => s == null ? "-" : s < 100 ? format(s) + " s" : s < 6000 ? format(s / 60) + " min"
+  : s < 172800 ? format(s / 3600) + " h" : format(s / 86400) + " days";
+const limit = (x) => x == null ? "" : "of " + format(x);
+function clock(s) {
+  const date = new Date(s * 1000), isToday = date.toDateString() === new Date().toDateString();
+  return isToday ? date.toLocaleTimeString() : date.toLocaleString(undefined, { dateStyle: "short", timeStyle: "medium" });
 }
 
-function tiles(pairs) {
-  $("figures").replaceChildren(...pairs.map(([name, value]) =>
-    make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: value }))));
+function make(name, attributes = {}, ...children) {
+  const isSvg = ["svg", "g", "rect", "title"].includes(name);
+  const element = isSvg ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
+  for (const entry of Object.entries(attributes)) element.setAttribute(...entry);
+  element.append(...children);
+  return element;
+}
+function setText(node, text) { if (node.textContent !== text) node.textContent = text; }
+function set(element, name, value) { if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value); }
+function say(text, tone) {
+  setText($("state"), text);
+  $("state").className = "dot " + tone;
+  document.title = text + " - ollama-openai-proxy";
 }
 
-function chart(title, minutes, value, show, isBad) {
-  const ns = "http://www.w3.org/2000/svg", values = minutes.map(value), most = Math.max(0, ...values.map((x) => x ?? 0));
-  const svg = document.createElementNS(ns, "svg");
-  svg.setAttribute("viewBox", "0 0 60 20");
-  svg.setAttribute("preserveAspectRatio", "none");
-  svg.setAttribute("role", "img");
-  const told = most > 0 ? "highest " + show(most) + ", last " + show(values.at(-1)) : "nothing yet";
-  svg.setAttribute("aria-label", title + " by minute: " + told);
-  values.forEach((x, i) => {
-    const height = most > 0 ? 20 * (x ?? 0) / most : 0, bar = document.createElementNS(ns, "rect");
-    for (const [k, v] of Object.entries({ x: i + 60 - values.length, y: 20 - height, width: .8, height })) bar.setAttribute(k, v);
-    if (isBad) bar.setAttribute("class", "bad");
-    svg.append(bar);
+// Two texts of a cell: `value` is the first one, or [text, smaller text below it, tone].
+const texts = () => [document.createTextNode(""), make("small")];
+function fill(cell, value, kind = "") {
+  const [text, more, tone = ""] = [].concat(value), name = (kind + " " + tone).trim();
+  setText(cell.firstChild, String(text ?? "-"));
+  setText(cell.lastChild, more ?? "");
+  set(cell, "class", name);
+}
+
+// Columns are [heading, value of a row, kind]; these take a member of the row.
+const plain = (title, name, kind) => [title, (row) => row[name], kind];
+const number = (title, name, show = format) => [title, (row) => show(row[name]), "n"];
+
+// Rows keep their elements as long as their id is there.
+function table(name, columns, rows, idOf, none) {
+  const element = $(name);
+  if (element.tHead?.rows[0].cells.length !== columns.length) {
+    while (element.lastChild !== element.caption) element.lastChild.remove();
+    element.append(make("thead", {}, make("tr", {}, ...columns.map(([title, , kind]) =>
+      make("th", { scope: "col", class: kind === "n" ? kind : "" }, title)))), make("tbody"));
+  }
+  const body = element.tBodies[0], wanted = new Map(), old = new Map();
+  for (const row of rows) {
+    let id = idOf(row);
+    while (wanted.has(id)) id += "+";
+    wanted.set(id, row);
+  }
+  for (const tr of [...body.rows]) if (wanted.has(tr.dataset.id)) old.set(tr.dataset.id, tr); else tr.remove();
+  let next = body.firstChild;
+  for (const [id, row] of wanted) {
+    const tr = old.get(id) ?? make("tr", { "data-id": id }, ...columns.map((_, i) =>
+      make(i ? "td" : "th", i ? {} : { scope: "row" }, ...texts())));
+    columns.forEach(([, value, kind], i) => fill(tr.cells[i], value(row), kind));
+    if (tr === next) next = next.nextSibling; else body.insertBefore(tr, next);
+  }
+  if (!rows.length) body.replaceChildren(make("tr", {}, make("td", { class: "none", colspan: columns.length }, none)));
+}
+
+function tile(place, title, value, more) {
+  const list = $("figures");
+  if (!list.children[place]) list.append(make("div", {}, make("dt", {}, title), make("dd", {}, ...texts())));
+  fill(list.children[place].lastChild, [value, more]);
+}
+
+function newChart(title) {
+  const bars = Array.from({ length: 60 }, (_, x) => make("g", {}, make("title"),
+    make("rect", { class: "hit", x, width: 1, height: 20 }), make("rect", { class: "bar", x: x + .1, width: .8 })));
+  return make("figure", {}, make("figcaption", {}, make("b", {}, title), make("span")),
+    make("svg", { viewBox: "0 0 60 20", preserveAspectRatio: "none", role: "img" }, ...bars));
+}
+
+function chart(place, title, name, show, isSum) {
+  const figure = $("charts").children[place] ?? $("charts").appendChild(newChart(title));
+  const values = last.minutes.map((m) => m[name]), known = values.filter((x) => x != null), most = Math.max(0, ...known);
+  const told = most ? show(isSum ? known.reduce((a, b) => a + b) : known.at(-1)) + ", at most " + show(most) : "none";
+  setText(figure.firstChild.lastChild, told);
+  set(figure.lastChild, "aria-label", title + ": " + told);
+  [...figure.lastChild.children].forEach((bar, i) => {
+    const x = values[i + values.length - 60], height = most ? 20 * (x ?? 0) / most : 0;
+    setText(bar.firstChild, 59 - i + " min ago: " + show(x));
+    set(bar.lastChild, "height", height);
+    set(bar.lastChild, "y", 20 - height);
   });
-  return make("figure", {}, make("figcaption", { textContent: title + ": " + told }), svg);
 }
 
-function options(select, values, all) {
-  const chosen = select.value, wanted = all == null ? values : ["", ...values];
-  if ([...select.options].map((o) => o.value).join("\n") === wanted.join("\n") && select.options.length) return;
-  select.replaceChildren(...wanted.map((v) => make("option", { value: v, textContent: v || all })));
-  if (wanted.includes(chosen)) select.value = chosen;
+// Options of a select or datalist. The selected one stays, even if it is gone; "" and "!" are of the page.
+function options(list, values) {
+  const wanted = new Set(values), there = new Set();
+  for (const option of [...list.options]) {
+    if (option.value > "!" && option.value !== list.value && !wanted.has(option.value)) option.remove();
+    else there.add(option.value);
+  }
+  for (const value of wanted) {
+    if (!there.has(value)) list.insertBefore(new Option(value, value), [...list.options].find((o) => o.value > value) ?? null);
+  }
 }
 
-function recent() {
-  const f = $("filter").elements, rows = last.recent.filter((r) =>
-    (!f.model.value || r.model === f.model.value) && (!f.upstream.value || r.upstream === f.upstream.value) &&
-    (!f.status.value || String(r.status) === f.status.value));
-  table("recent", rows, [["Time", (r) => clock(r.time)], ["Route", (r) => r.route], ["Model", (r) => r.model],
-    ["Upstream", (r) => r.upstream], ["Status", (r) => [r.status, statusClass(r.status)], 1],
-    ["First token", (r) => millis(r.first_token_ms), 1], ["Duration", (r) => millis(r.duration_ms), 1],
-    ["In", (r) => round(r.tokens_in), 1], ["Out", (r) => round(r.tokens_out), 1], ["Error", (r) => r.error],
-    ["Request id", (r) => r.id]], "No request yet.");
+function showRecent() {
+  const { model, upstream, status, id } = $("filter").elements, part = id.value.trim().toLowerCase(), all = last.recent;
+  const isFailed = (r) => r.status >= 400 || r.error != null;
+  const rows = all.filter((r) => (!model.value || r.model === model.value) &&
+    (!upstream.value || r.upstream === upstream.value) && r.id.toLowerCase().includes(part) &&
+    (!status.value || (status.value === "!" ? isFailed(r) : String(r.status) === status.value)));
+  setText($("recent-note"), rows.length === all.length ? "" : format(rows.length) + " of " + format(all.length) + " shown");
+  table("recent", [["Time", (r) => clock(r.time), "n"], ["Model", (r) => [r.model, r.route]],
+    ["Upstream", (r) => [r.upstream, r.attempts > 1 ? format(r.attempts) + " attempts" : ""]],
+    ["Status", (r) => [r.status, r.error, r.status >= 500 ? "bad" : isFailed(r) ? "warn" : "good"]],
+    number("First token", "first_token_ms", millis), number("Duration", "duration_ms", millis), number("In", "tokens_in"),
+    number("Out", "tokens_out"), ...(last.keys.length ? [plain("Key", "key")] : []), plain("Request id", "id", "code")],
+  rows, (r) => r.id + " " + r.time, all.length ? "No request matches." : "No request yet.");
+}
+
+const isWell = (u) => u.circuit === "closed" && u.state === "ok";
+
+function showState(s) {
+  const bad = s.upstreams.filter((u) => !isWell(u)), all = s.upstreams.length;
+  if (!bad.length) return say(all === 1 ? "The upstream answers" : "All " + format(all) + " upstreams answer", "good");
+  const names = bad.slice(0, 3).map((u) => u.name).join(", ") + (bad.length > 3 ? " ..." : "");
+  say((all === 1 ? "The upstream is" : format(bad.length) + " of " + format(all) + " upstreams are") + " in trouble: " + names,
+    bad.length === all ? "bad" : "warn");
+}
+
+function showNow(s) {
+  const hidden = s.live_total - s.live.length;
+  tile(0, "Answers in progress", format(s.live_total), hidden > 0 ? format(s.live.length) + " shown" : "");
+  tile(1, "Busy workers", format(s.workers.busy), limit(s.workers.limit));
+  tile(2, "Waiting requests", format(s.queue));
+  tile(3, "Connections", format(s.connections));
+  tile(4, "Held for requests", bytes(s.memory.held), s.memory.limit == null ? "" : "of " + bytes(s.memory.limit));
+  tile(5, "Memory of the process", bytes(s.memory.resident));
+  tile(6, "Running for", age(s.uptime_s));
+  table("live", [["Model", (r) => [r.model, r.route]], plain("Upstream", "upstream"), number("Since", "seconds", age),
+    number("Tokens", "tokens"), ["Tokens/s", (r) => decimal(r.tokens && r.seconds > 0 ? r.tokens / r.seconds : null), "n"],
+    plain("Request id", "id", "code")], s.live, (r) => r.id, "No answer is in progress.");
+  chart(0, "Requests", "requests", format, true);
+  chart(1, "Errors", "errors", format, true);
+  chart(2, "First token", "first_token_ms", millis);
+  chart(3, "Tokens/s", "tokens_per_second", decimal);
+}
+
+function showLists(s) {
+  table("upstreams", [["Name", (u) => [u.name, u.base_url]],
+    ["State", (u) => [u.state, u.circuit === "closed" ? "" : "circuit " + u.circuit.replace("_", " "),
+      isWell(u) ? "good" : u.circuit === "open" ? "bad" : "warn"], "dot"],
+    number("Latency", "latency_ms", millis), number("In flight", "in_flight"), number("Models", "models"),
+    ["List", (u) => [age(u.list_age_s), u.list_stale ? "outdated" : "", u.list_stale ? "warn" : ""], "n"],
+    ["Last error", (u) => [u.last_error, u.last_error_age_s == null ? "" : age(u.last_error_age_s) + " ago"]]],
+  s.upstreams, (u) => u.name, "No upstream.");
+  setText($("models-note"), (s.models_total > s.models.length ? format(s.models.length) + " of " : "") + format(s.models_total));
+  table("models", [["Name", (m) => [m.name, m.capabilities.join(", ")]], ["Goes to", (m) => [m.upstream, m.target]],
+    number("Window", "context_length")], s.models, (m) => m.name, "No model is listed.");
+  $("keys-section").toggleAttribute("hidden", !s.keys.length);
+  table("keys", [["Name", (k) => [k.name, k.models.join(", ")]], number("Requests", "requests"), number("Refused", "refused"),
+    number("Tokens in", "tokens_in"), number("Tokens out", "tokens_out"),
+    ["Tokens today", (k) => [format(k.tokens_today), limit(k.tokens_per_day)], "n"],
+    ["In flight", (k) => [format(k.in_flight), limit(k.max_parallel)], "n"],
+    number("Limit a minute", "requests_per_minute")], s.keys, (k) => k.name);
+  table("repairs", [plain("Upstream", "upstream"), plain("Model", "model"), ["Change", (r) => [r.repair, r.reason]],
+    number("Known for", "age_s", age)], s.repairs, (r) => [r.upstream, r.model, r.repair].join(" "), "No request had to be changed.");
+  table("config", [plain("Name", "name", "code"), plain("Value", "value", "code")], s.config, (c) => c.name, "All settings are the defaults.");
 }
 
 function show(s) {
   last = s;
-  $("version").textContent = s.version;
-  const down = s.upstreams.filter((u) => u.circuit !== "closed").length;
-  $("state").textContent = down ? down + " of " + s.upstreams.length + " upstreams out" : "All upstreams in use";
-  $("state").className = down ? "bad" : "good";
-  tiles([["Running since", age(s.uptime_s)], ["Answers in progress", round(s.live.length)],
-    ["Workers", round(s.workers.busy) + " of " + round(s.workers.limit)], ["Waiting requests", round(s.queue)],
-    ["Connections", round(s.connections)], ["Memory held", bytes(s.memory.held)], ["Memory resident", bytes(s.memory.resident)]]);
-  table("live", s.live, [["Route", (r) => r.route], ["Model", (r) => r.model], ["Upstream", (r) => r.upstream],
-    ["Since", (r) => age(r.seconds), 1], ["Tokens", (r) => round(r.tokens), 1],
-    ["Tokens/s", (r) => round(r.seconds > 0 ? r.tokens / r.seconds : null, 1), 1], ["Request id", (r) => r.id]], "No answer in progress.");
-  $("charts").replaceChildren(chart("Requests", s.minutes, (m) => m.requests, round),
-    chart("Errors", s.minutes, (m) => m.errors, round, true),
-    chart("Time to first token", s.minutes, (m) => m.first_token_ms, millis),
-    chart("Tokens per second", s.minutes, (m) => m.tokens_per_second, (x) => round(x, 1)));
-  table("upstreams", s.upstreams, [["Name", (u) => u.name], ["Address", (u) => u.base_url],
-    ["Circuit", (u) => [u.circuit.replace("_", " "), u.circuit === "closed" ? "good" : "bad"]],
-    ["Latency", (u) => millis(u.latency_ms), 1], ["Models", (u) => round(u.models), 1], ["In flight", (u) => round(u.in_flight), 1],
-    ["Age of list", (u) => [age(u.list_age_s), u.list_stale ? "warn" : ""], 1], ["Last error", (u) => u.last_error]], "No upstream.");
-  table("models", s.models, [["Name", (m) => m.name], ["Upstream", (m) => m.upstream], ["Capabilities", (m) => m.capabilities.join(", ")],
-    ["Window", (m) => round(m.context_length), 1]], "No model is listed.");
-  options($("try-model"), s.models.map((m) => m.name));
-  const f = $("filter").elements, each = (name) => [...new Set(s.recent.map((r) => r[name]).filter((x) => x != null).map(String))].sort();
-  options(f.model, each("model"), "all");
-  options(f.upstream, each("upstream"), "all");
-  options(f.status, each("status"), "all");
-  recent();
-  table("repairs", s.repairs, [["Upstream", (r) => r.upstream], ["Model", (r) => r.model], ["What is done", (r) => r.repair],
-    ["Known for", (r) => age(r.age_s), 1]], "Nothing had to be repaired.");
-  table("config", s.config, [["Name", (c) => c.name], ["Value", (c) => c.value]], "All defaults.");
+  setText($("version"), s.version);
+  setText($("updated"), "Updated " + new Date().toLocaleTimeString());
+  showState(s);
+  showNow(s);
+  showLists(s);
+  options($("names"), s.models.map((m) => m.name));
+  if (s.models.length === 1) $("try-model").value ||= s.models[0].name;
+  for (const name of ["model", "upstream", "status"]) {
+    options($("filter").elements[name], s.recent.map((r) => r[name]).filter((x) => x != null).map(String));
+  }
+  showRecent();
 }
 
-function locked(isLocked) {
-  $("login").hidden = !isLocked;
-  $("all").hidden = isLocked;
+// What a refusal says, in words, and the milliseconds of its Retry-After.
+async function refusal(answer) {
+  let told = "";
+  try { const { error } = JSON.parse(await answer.text()); told = ": " + (error.message ?? error); } catch { /* No words in JSON. */ }
+  const words = { 401: "The key is not accepted", 403: "Not allowed", 429: "Too many requests" }[answer.status]
+    ?? "The server answers with status " + answer.status;
+  const seconds = Number(answer.headers.get("Retry-After")) || 0;
+  return [words + told + (seconds ? ". Try again at " + clock(Date.now() / 1000 + seconds) : ""), seconds * 1000];
+}
+
+// Shows the form for the key instead of the data.
+function ask(text, isWrong) {
+  delete store[KEY];
+  last = null;
+  chat?.abort();
+  $("all").hidden = $("forget").hidden = true;
+  $("login").hidden = false;
+  setText($("updated"), "");
+  $("key").setAttribute("aria-invalid", isWrong);
+  $("key").focus();
+  say(text, isWrong ? "bad" : "warn");
+}
+
+async function refused(answer) {
+  const [text, retry] = await refusal(answer), needsKey = answer.status === 401, mayHelp = !last && [403, 429].includes(answer.status);
+  if (needsKey && !store[KEY]) ask("A key is needed", false);
+  else if (needsKey || (store[KEY] && mayHelp)) ask(text, true);
+  else say(text, "bad");
+  return retry;
 }
 
 async function load() {
   clearTimeout(timer);
-  if (document.hidden) return;
+  request?.abort();
+  request = null;
+  if (document.hidden || !$("login").hidden) return;
+  const mine = request = new AbortController(), signal = AbortSignal.any([mine.signal, AbortSignal.timeout(PATIENCE)]);
+  let retry = 0;
+  pause = Math.min(pause * 2, LONGEST_PAUSE);
   try {
-    const answer = await fetch("status.json", { headers: headers(), cache: "no-store" });
-    if (answer.status === 401) {
-      locked(true);
-      $("state").textContent = key() ? "This key is not known" : "A key is needed";
-      return;
+    const answer = await fetch("status.json", { headers: headers(), cache: "no-store", signal });
+    if (answer.ok) {
+      const status = await answer.json();
+      show(status);
+      $("all").hidden = false;
+      $("forget").hidden = !store[KEY];
+      pause = PAUSE;
+    } else {
+      retry = await refused(answer);
     }
-    if (!answer.ok) throw new Error("HTTP " + answer.status);
-    const status = await answer.json();
-    locked(false);
-    show(status);
-  } catch (error) {
-    $("state").textContent = "No answer from the proxy: " + error.message;
-    $("state").className = "bad";
+  } catch {
+    if (request !== mine) return;
+    say("The server does not answer. Trying again.", "bad");
   }
-  timer = setTimeout(load, PAUSE);
+  timer = setTimeout(load, Math.max(pause, retry));
+}
+
+// Passes the lines of an answer on as they arrive; gives the last one.
+async function readLines(answer, onLine) {
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "", line = {};
+  for (let piece; !(piece = await reader.read()).done;) {
+    const lines = (rest + piece.value).split("\n");
+    rest = lines.pop();
+    for (const text of lines) if (text) onLine(line = JSON.parse(text));
+  }
+  return line;
+}
+
+function showPiece({ message }) {
+  if (message?.thinking) $("thought").hidden = false;
+  $("thinking").firstChild.appendData(message?.thinking ?? "");
+  $("answer").firstChild.appendData(message?.content ?? "");
+}
+
+async function converse(signal) {
+  const messages = [{ role: "user", content: $("try-text").value }];
+  const answer = await fetch("api/chat", { method: "POST", signal, headers: { ...headers(), "Content-Type": "application/json" },
+    body: JSON.stringify({ model: $("try-model").value.trim(), messages }) });
+  if (!answer.ok) return (await refusal(answer))[0];
+  setText($("try-state"), "Answering");
+  const end = await readLines(answer, showPiece);
+  if (end.error) return "Error: " + end.error;
+  if (!end.done) return "The answer broke off";
+  const speed = end.eval_count ? ": " + format(end.eval_count) + " tokens in " + millis(end.total_duration / 1e6) : "";
+  return (end.done_reason === "length" ? "Cut at the token limit" : "Complete") + speed;
 }
 
 async function send(event) {
   event.preventDefault();
-  const out = $("answer");
-  running = new AbortController();
-  [$("send").disabled, $("stop").disabled, out.textContent] = [true, false, ""];
-  try {
-    const answer = await fetch("api/chat", { method: "POST", signal: running.signal,
-      headers: { ...headers(), "Content-Type": "application/json" },
-      body: JSON.stringify({ model: $("try-model").value, messages: [{ role: "user", content: $("try-text").value }] }) });
-    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-    for (let rest = "", piece; !(piece = await reader.read()).done;) {
-      const lines = (rest + piece.value).split("\n");
-      rest = lines.pop();
-      for (const line of lines.filter((l) => l)) {
-        const told = JSON.parse(line);
-        out.textContent += told.error ? "Error: " + told.error : told.message?.content ?? "";
-      }
-      if (!answer.ok && rest) out.textContent = "Error: " + (JSON.parse(rest).error ?? answer.status);
-    }
-  } catch (error) {
-    out.textContent += error.name === "AbortError" ? "\n(stopped)" : "\nError: " + error.message;
-  }
-  [$("send").disabled, $("stop").disabled] = [false, true];
+  if (chat) return;
+  const { signal } = chat = new AbortController();
+  for (const name of ["thinking", "answer"]) $(name).replaceChildren(document.createTextNode(""));
+  $("thought").hidden = true;
+  $("send").setAttribute("aria-disabled", true);
+  $("stop").hidden = false;
+  setText($("try-state"), "Waiting");
+  const end = await converse(signal).catch(() => signal.aborted ? "Stopped" : "The connection to the server was lost");
+  setText($("try-state"), end);
+  if (document.activeElement === $("stop")) $("send").focus();
+  $("send").removeAttribute("aria-disabled");
+  $("stop").hidden = true;
+  chat = null;
 }
 
+for (const element of document.querySelectorAll("table")) {
+  const box = make("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": element.caption.textContent });
+  element.replaceWith(box);
+  box.append(element);
+}
 $("login").addEventListener("submit", (event) => {
   event.preventDefault();
-  try { sessionStorage.setItem(KEY, $("key").value); } catch { /* Storage is turned off. */ }
+  const typed = $("key").value.trim();
   $("key").value = "";
+  // What no header can hold is no key.
+  if (!/^[!-~]+$/.test(typed)) return ask("The key is not accepted", true);
+  store[KEY] = typed;
+  $("login").hidden = true;
   load();
 });
+$("forget").addEventListener("click", () => { delete store[KEY]; location.reload(); });
 $("try").addEventListener("submit", send);
-$("stop").addEventListener("click", () => running?.abort());
-$("filter").addEventListener("change", recent);
+$("try-text").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("try").requestSubmit();
+});
+$("stop").addEventListener("click", () => chat?.abort());
+$("filter").addEventListener("input", showRecent);
+$("filter").addEventListener("submit", (event) => event.preventDefault());
+$("filter").addEventListener("reset", () => setTimeout(showRecent));
 document.addEventListener("visibilitychange", load);
+addEventListener("online", load);
 load();
