@@ -15,7 +15,7 @@ use ollama_openai_proxy::app::start_lines::StartLines;
 use ollama_openai_proxy::app::{check, healthcheck};
 use ollama_openai_proxy::config::{self, Command, Config};
 use ollama_openai_proxy::net::sys;
-use ollama_openai_proxy::observe::logging;
+use ollama_openai_proxy::observe::{logging, system_error};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -29,7 +29,7 @@ fn run_command() -> ExitCode {
     // First, because a reload may be asked for as soon as the program runs.
     let signals = match Signals::new([SIGHUP]) {
         Ok(signals) => signals,
-        Err(error) => return fail(&format!("cannot install signal handlers: {error}")),
+        Err(error) => return fail_signals(&error),
     };
     let (command, config) = match config::load(env::args_os().skip(1)) {
         Ok(loaded) => loaded,
@@ -65,16 +65,19 @@ fn run_server(config: Config, signals: Signals) -> ExitCode {
         log::warn!("{warning}");
     }
     let start_lines = StartLines::new(&config);
+    let grace = config.shutdown_grace.as_secs_f64();
     let shutdown = Shutdown::default();
     let reloads = match handle_signals(signals, shutdown.clone()) {
         Ok(reloads) => reloads,
-        Err(error) => return fail(&format!("cannot install signal handlers: {error}")),
+        Err(error) => return fail_signals(&error),
     };
     match Server::start(config, shutdown) {
         Ok(server) => {
             server.announce(&start_lines);
             if !server.run_with_reloads(&reloads, reload) {
-                log::warn!("shutdown: some responses were cut off after SHUTDOWN_GRACE");
+                log::warn!(
+                    "shutdown: some responses were cut off after {grace} s (SHUTDOWN_GRACE)"
+                );
             }
             ExitCode::SUCCESS
         }
@@ -135,8 +138,14 @@ fn print_line(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
+fn fail_signals(error: &io::Error) -> ExitCode {
+    fail(&format!("cannot install signal handlers: {}", system_error::describe(error)))
+}
+
 /// Prints to standard error, with the prefix of Ollama's own errors on each line.
 fn fail(text: &str) -> ExitCode {
+    // What was logged before comes first.
+    logging::flush();
     for line in text.lines() {
         let _ = writeln!(io::stderr(), "Error: {line}");
     }

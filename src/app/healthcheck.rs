@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::observe::system_error;
 
 /// Longest duration of a check, with the resolution of the host name.
 pub const TIMEOUT: Duration = Duration::from_secs(3);
@@ -46,7 +47,13 @@ pub fn run(config: &Config) -> Result<(), String> {
             let seconds = TIMEOUT.as_secs();
             Err(format!("not healthy: no response from {address} within {seconds} s"))
         }
-        Err(error) => Err(format!("not healthy: {address}: {error}")),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(format!("not healthy: {address}: not an HTTP response"))
+        }
+        Err(error) if is_closed(&error) => {
+            Err(format!("not healthy: {address} closed the connection without a response"))
+        }
+        Err(error) => Err(format!("not healthy: {address}: {}", system_error::describe(&error))),
     }
 }
 
@@ -97,6 +104,12 @@ fn request(
     receiver.recv_timeout(TIMEOUT).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
+/// Whether the server ended the connection before its status was read.
+fn is_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+}
+
 fn read_status_line(mut stream: TcpStream) -> io::Result<Vec<u8>> {
     let mut line = vec![0; STATUS_LINE_LEN];
     stream.read_exact(&mut line)?;
@@ -106,8 +119,7 @@ fn read_status_line(mut stream: TcpStream) -> io::Result<Vec<u8>> {
 fn parse_status(line: &[u8]) -> io::Result<u16> {
     let text = std::str::from_utf8(line).ok();
     let code = text.and_then(|text| text.strip_prefix("HTTP/1.")).and_then(|rest| rest.get(2..));
-    code.and_then(|code| code.parse().ok())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not an HTTP response"))
+    code.and_then(|code| code.parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 fn read_response(stream: TcpStream) -> io::Result<Vec<u8>> {

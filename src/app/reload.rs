@@ -66,7 +66,7 @@ impl Reloader {
         for problem in &error.problems {
             log::error!("reload: {problem}");
         }
-        log::error!("reload: the configuration stays as it was");
+        log::error!("reload failed: the configuration stays as it was");
     }
 }
 

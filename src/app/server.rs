@@ -37,6 +37,8 @@ use crate::net::worker_pool::Overcommit;
 use crate::observe::logging;
 use crate::observe::metrics::Metrics;
 use crate::observe::panics;
+use crate::observe::plural;
+use crate::observe::system_error;
 use crate::upstream::RetryEnv;
 use crate::upstream::router::Router;
 
@@ -61,6 +63,18 @@ const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// What follows the error for a port that is taken.
 const IN_USE_HINT: &str = "\nis Ollama running? Stop it, or choose another port with --port";
+
+/// The same for an address of another machine.
+const FOREIGN_HINT: &str =
+    "\nthis machine does not have that address: check OLLAMA_HOST (0.0.0.0 is all interfaces)";
+
+/// The same for a port that needs rights.
+const LOW_PORT_HINT: &str =
+    "\nports below 1024 need special rights: choose another port with --port";
+const FIRST_FREE_PORT: u16 = 1024;
+
+/// The same for a name without an address.
+const NAME_HINT: &str = "\ncheck OLLAMA_HOST: the address to listen on";
 
 /// A running server.
 pub struct Server {
@@ -230,7 +244,8 @@ impl Server {
         let began = Instant::now();
         self.shutdown.trigger();
         self.dispatcher.begin_shutdown();
-        log::info!("shutting down: waiting for {} requests", self.dispatcher.active_requests());
+        let active = self.dispatcher.active_requests();
+        log::info!("shutting down: waiting for {}", plural::count(active, "request"));
         self.acceptor.close(CLOSE_TIMEOUT.min(self.grace));
         self.wait_until_idle(began);
         self.acceptor.stop();
@@ -340,18 +355,23 @@ fn bind_first<T>(
 /// The error in the words of Go's `net.Listen`, which Ollama prints, with a hint.
 fn listen_error(host: &str, port: u16, error: &io::Error) -> io::Error {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    let reason = error.to_string();
-    // Rust capitalizes the system's text and appends its number; Go does neither.
-    let reason = match (error.raw_os_error(), reason.split_once(" (os error ")) {
-        (Some(_), Some((text, _))) => {
-            let (first, rest) = text.split_at_checked(1).unwrap_or(("", text));
-            format!("bind: {}{rest}", first.to_ascii_lowercase())
-        }
-        _ => reason,
+    let reason = match system_error::system_text(error) {
+        Some(text) => format!("bind: {text}"),
+        None => system_error::describe(error),
     };
-    let is_in_use = error.kind() == io::ErrorKind::AddrInUse;
-    let hint = if is_in_use { IN_USE_HINT } else { "" };
+    let hint = listen_hint(port, error);
     io::Error::new(error.kind(), format!("listen tcp {host}:{port}: {reason}{hint}"))
+}
+
+/// What to do about an address that cannot be bound, on a line of its own.
+fn listen_hint(port: u16, error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => IN_USE_HINT,
+        io::ErrorKind::AddrNotAvailable => FOREIGN_HINT,
+        io::ErrorKind::PermissionDenied if port < FIRST_FREE_PORT => LOW_PORT_HINT,
+        _ if error.raw_os_error().is_none() => NAME_HINT,
+        _ => "",
+    }
 }
 
 /// Detects within two minutes that a client's machine is gone.
@@ -388,9 +408,32 @@ mod tests {
             assert_eq!((found.kind(), found.to_string().as_str()), (error.kind(), expected));
         };
         let denied = || io::Error::from_raw_os_error(13);
-        check("1.2.3.4", denied(), "listen tcp 1.2.3.4:80: bind: permission denied");
-        check("::1", denied(), "listen tcp [::1]:80: bind: permission denied");
-        check("", denied(), "listen tcp :80: bind: permission denied");
-        check("h", io::Error::other("No such name"), "listen tcp h:80: No such name");
+        let hint = LOW_PORT_HINT;
+        check(
+            "1.2.3.4",
+            denied(),
+            &format!("listen tcp 1.2.3.4:80: bind: permission denied{hint}"),
+        );
+        check("::1", denied(), &format!("listen tcp [::1]:80: bind: permission denied{hint}"));
+        check("", denied(), &format!("listen tcp :80: bind: permission denied{hint}"));
+        check("h", io::Error::from_raw_os_error(5), "listen tcp h:80: bind: input/output error");
+    }
+
+    #[test]
+    fn a_listen_error_says_what_to_do() {
+        let told = |error: io::Error, port| listen_error("h", port, &error).to_string();
+        let system = io::Error::from_raw_os_error;
+        let lookup = "failed to lookup address information: Name or service not known";
+        for (error, port, hint) in [
+            (system(98), 11434, IN_USE_HINT),
+            (system(99), 11434, FOREIGN_HINT),
+            (system(13), 80, LOW_PORT_HINT),
+            (io::Error::other(lookup), 80, NAME_HINT),
+            (system(13), 11434, "permission denied"),
+        ] {
+            assert!(told(error, port).ends_with(hint), "{hint}");
+        }
+        let name = told(io::Error::other(lookup), 80);
+        assert!(name.contains("h:80: cannot resolve the host name: no such name"), "{name}");
     }
 }

@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, bounded};
 
 use crate::config::Config;
 use crate::models::list::ModelList;
+use crate::observe::plural;
 use crate::upstream::router::Router;
 use crate::upstream::{ServerSettings, Trace, Upstream};
 
@@ -102,13 +103,18 @@ fn describe_upstreams(config: &Config) -> (&'static str, String) {
 fn describe_models(models: &Models) -> String {
     match models {
         Models::Known(count, 0) => count.to_string(),
-        Models::Known(count, missing) => format!("{count}, without those of {missing} upstreams"),
+        Models::Known(count, missing) => {
+            format!(
+                "{count}, without those of {} that did not answer",
+                plural::count(*missing, "upstream")
+            )
+        }
         Models::Failed(why) => {
             let why = why.split_whitespace().collect::<Vec<_>>().join(" ");
             let why: String = why.chars().take(MAX_ERROR_CHARS).collect();
             format!("not known yet: {why}")
         }
-        Models::Late => "not known yet: no answer so far".to_owned(),
+        Models::Late => "not known yet: no answer within 1 s".to_owned(),
     }
 }
 
@@ -219,7 +225,7 @@ mod tests {
             let lines = start.lines(address.parse().expect("an address"), &Models::Late);
             assert_eq!(lines[3].1, expected);
             assert_eq!(lines[4].1, format!("http://{status}/status"));
-            assert_eq!(lines[2].1, "not known yet: no answer so far");
+            assert_eq!(lines[2].1, "not known yet: no answer within 1 s");
         }
     }
 
@@ -230,10 +236,10 @@ mod tests {
         for (answers, expected) in [
             (vec![answer(&["a", "b"]), answer(&["b", "c"])], "3"),
             (vec![answer(&[]), answer(&[])], "0"),
-            (vec![failed(), answer(&["a"])], "1, without those of 1 upstreams"),
-            (vec![answer(&["a"])], "1, without those of 1 upstreams"),
+            (vec![failed(), answer(&["a"])], "1, without those of 1 upstream that did not answer"),
+            (vec![answer(&["a"])], "1, without those of 1 upstream that did not answer"),
             (vec![failed()], "not known yet: it is not there"),
-            (vec![], "not known yet: no answer so far"),
+            (vec![], "not known yet: no answer within 1 s"),
         ] {
             let (sender, receiver) = bounded(2);
             answers.into_iter().for_each(|it| sender.send(it).expect("a place"));

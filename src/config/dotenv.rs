@@ -25,10 +25,10 @@ pub fn parse(bytes: &[u8]) -> (Vec<(String, String)>, Vec<String>) {
             Err(dotenvy::Error::LineParse(entry, _)) => {
                 let first = consumed.get() + 1 - entry.lines().count().clamp(1, consumed.get());
                 problems.push(format!(
-                    ".env line {first}: expected NAME=value (quote a value that contains spaces)"
+                    ".env:{first}: expected NAME=value (quote a value that contains spaces)"
                 ));
             }
-            Err(_) => problems.push("cannot read .env".to_owned()),
+            Err(_) => problems.push(".env: cannot read the file".to_owned()),
         }
     }
     (pairs, problems)
@@ -65,7 +65,7 @@ mod tests {
         assert_eq!(pairs, expected, "{text:?}");
         assert_eq!(problems.len(), broken.len(), "{text:?}: {problems:?}");
         for (problem, line) in problems.iter().zip(broken) {
-            assert!(problem.starts_with(&format!(".env line {line}: ")), "{text:?}: {problem}");
+            assert!(problem.starts_with(&format!(".env:{line}: ")), "{text:?}: {problem}");
             assert!(!problem.contains("s3cret"), "{text:?}: {problem}");
         }
     }

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use super::{Config, read_file};
 use crate::http::client_keys::ClientKeys;
+use crate::observe::system_error;
 
 /// The option that names the file.
 const OPTION_NAME: &str = "PROXY_API_KEYS_FILE";
@@ -37,13 +38,13 @@ pub fn finalize(config: &mut Config) -> Result<(), String> {
 
 /// The keys of a file, and a warning about its permissions.
 fn read_key_file(path: &Path) -> Result<(ClientKeys, Option<String>), String> {
-    let unreadable = |error: io::Error| read_file::describe(&error);
+    let unreadable = |error: io::Error| system_error::describe_read(&error);
     let file = File::open(path).map_err(unreadable)?;
     let warning = permission_warning(&file);
     let mut bytes = Vec::new();
     file.take(read_file::MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > read_file::MAX_FILE_BYTES {
-        return Err("file larger than 1 MiB".to_owned());
+        return Err("the file is larger than 1 MiB".to_owned());
     }
     Ok((ClientKeys::parse_file(&bytes)?, warning))
 }

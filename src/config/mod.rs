@@ -60,6 +60,7 @@ use crate::models::configured::ConfiguredModel;
 use crate::net::connection_guard::Limits;
 use crate::observe::logging::LogFormat;
 use crate::observe::redact::{Redactor, Secret};
+use crate::observe::system_error;
 use crate::upstream;
 use crate::upstream::LEARNT_TTL;
 use crate::upstream::backoff::RetryPolicy;
@@ -227,7 +228,10 @@ fn read_dotenv() -> (Vec<(String, String)>, Vec<String>) {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => {
             (Vec::new(), Vec::new())
         }
-        Err(error) => (Vec::new(), vec![format!("cannot read {DOTENV_FILE}: {}", error.kind())]),
+        Err(error) => {
+            let why = system_error::describe_read(&error);
+            (Vec::new(), vec![format!("{DOTENV_FILE}: {why}")])
+        }
     }
 }
 

@@ -4,12 +4,17 @@
 
 /// `did you mean NAME?`, if a known name is near enough to be meant.
 pub fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    nearest(name, known).map(|nearest| format!("did you mean {nearest}?"))
+}
+
+/// The known name that is near enough to be meant.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted = normalize(name);
     let measure = |known: &'a str| (distance(&wanted, &normalize(known)), known);
     let (distance, nearest) =
         known.into_iter().map(measure).min_by_key(|(distance, _)| *distance)?;
     let longest = wanted.len().max(nearest.len());
-    (distance * 2 <= longest).then(|| format!("did you mean {nearest}?"))
+    (distance * 2 <= longest).then_some(nearest)
 }
 
 /// In lower case, and with one kind of separator.

@@ -5,12 +5,19 @@
 //! Invariant: no problem quotes a value or an argument, because it may be a key; types that hold
 //! values have no `Debug` for the same reason.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use lexopt::{Arg, Parser};
 
 use super::Command;
+use super::nearest::nearest;
 use super::options::{OPTIONS, OptionSpec};
+
+/// The flags that take no value.
+const COMMANDS: [&str; 5] = ["help", "version", "check", "json", "healthcheck"];
+
+/// What starts other servers, such as `ollama serve`.
+const SUBCOMMANDS: [&str; 3] = ["serve", "start", "run"];
 
 /// A value without surrounding whitespace and quotes; never empty.
 pub struct OptionValue {
@@ -54,15 +61,15 @@ impl CommandLine {
                 Ok(Some(Arg::Long(name))) => {
                     let flag =
                         OPTIONS.iter().filter_map(OptionSpec::flag).find(|flag| *flag == name);
-                    let flag = flag.ok_or_else(|| format!("--{name}"));
+                    let flag = flag.ok_or_else(|| refuse_option(name));
                     line.add_value(flag, read_value(&mut parser));
                 }
                 Ok(Some(Arg::Short(name))) => {
-                    line.add_value(Err(format!("-{name}")), read_value(&mut parser));
+                    let problem =
+                        format!("unknown option -{name}: options begin with -- (see --help)");
+                    line.add_value(Err(problem), read_value(&mut parser));
                 }
-                Ok(Some(Arg::Value(_))) => line.problems.push(
-                    "unexpected argument: this program takes options only (see --help)".to_owned(),
-                ),
+                Ok(Some(Arg::Value(text))) => line.problems.push(refuse_argument(&text)),
                 Err(lexopt::Error::UnexpectedValue { option, .. }) => {
                     line.problems.push(format!("{option} takes no value"));
                 }
@@ -82,13 +89,39 @@ impl CommandLine {
         self.command = self.command.max(command);
     }
 
-    /// Stores the value of a known flag; the value of an unknown flag is discarded.
+    /// Stores the value of a known flag, or says what is wrong; the value of an unknown flag is discarded.
     fn add_value(&mut self, flag: Result<&'static str, String>, value: Option<String>) {
         match (flag, value) {
             (Ok(flag), Some(value)) => self.values.push((flag, value)),
             (Ok(flag), None) => self.problems.push(format!("--{flag} needs a value")),
-            (Err(name), _) => self.problems.push(format!("unknown option {name} (see --help)")),
+            (Err(problem), _) => self.problems.push(problem),
         }
+    }
+}
+
+/// The names that follow `--`.
+fn flags() -> impl Iterator<Item = &'static str> {
+    OPTIONS.iter().filter_map(OptionSpec::flag).chain(COMMANDS)
+}
+
+/// What is wrong with a flag that does not exist.
+fn refuse_option(name: &str) -> String {
+    match nearest(name, flags()) {
+        Some(known) => format!("unknown option --{name}: did you mean --{known}?"),
+        None => format!("unknown option --{name} (see --help)"),
+    }
+}
+
+/// What is wrong with an argument that belongs to no flag. It may be a key, so only a word of this program
+/// or of Ollama is repeated.
+fn refuse_argument(text: &OsStr) -> String {
+    let text = text.to_string_lossy();
+    if SUBCOMMANDS.contains(&&*text) {
+        return format!("unexpected argument {text:?}: the program serves without one");
+    }
+    match flags().find(|flag| *flag == text) {
+        Some(flag) => format!("unexpected argument {flag:?}: did you mean --{flag}?"),
+        None => "unexpected argument: this program takes options only (see --help)".to_owned(),
     }
 }
 
@@ -177,15 +210,22 @@ mod tests {
     #[test]
     fn what_cannot_be_understood_is_named_without_its_value() {
         let stray = "unexpected argument: this program takes options only (see --help)";
-        check(&["--prot", "s3cret"], &[], &["unknown option --prot (see --help)"]);
+        check(&["--prot", "s3cret"], &[], &["unknown option --prot: did you mean --port?"]);
+        check(&["--api_key=s3cret"], &[], &["unknown option --api_key: did you mean --api-key?"]);
+        check(&["--colour", "s3cret"], &[], &["unknown option --colour (see --help)"]);
         check(
             &["--prot=s3cret", "--port=1"],
             &[("port", "1")],
-            &["unknown option --prot (see --help)"],
+            &["unknown option --prot: did you mean --port?"],
         );
-        check(&["-k", "s3cret"], &[], &["unknown option -k (see --help)"]);
-        check(&["-ks3cret"], &[], &["unknown option -k (see --help)"]);
+        let short = "unknown option -k: options begin with -- (see --help)";
+        check(&["-k", "s3cret"], &[], &[short]);
+        check(&["-ks3cret"], &[], &[short]);
         check(&["s3cret"], &[], &[stray]);
+        let word = "unexpected argument \"check\": did you mean --check?";
+        check(&["check"], &[], &[word]);
+        let serve = "unexpected argument \"serve\": the program serves without one";
+        check(&["serve"], &[], &[serve]);
         check(&["--", "--port"], &[], &[stray]);
         check(&["--check=s3cret"], &[], &["--check takes no value"]);
         check(&["--check", "--json=s3cret"], &[], &["--json takes no value"]);

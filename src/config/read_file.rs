@@ -4,8 +4,10 @@
 //! have put a key in its place.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::Path;
+
+use crate::observe::system_error::describe_read;
 
 /// The largest file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -16,18 +18,10 @@ pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// Why it cannot be read.
 pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| describe(&error))?;
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| describe(&error))?;
+    let file = File::open(path).map_err(|error| describe_read(&error))?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| describe_read(&error))?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err("file larger than 1 MiB".to_owned());
+        return Err("the file is larger than 1 MiB".to_owned());
     }
     Ok(bytes)
-}
-
-/// Why a file cannot be read.
-pub fn describe(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "no such file".to_owned(),
-        kind => format!("cannot read the file: {kind}"),
-    }
 }

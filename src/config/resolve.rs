@@ -22,7 +22,7 @@ use crate::observe::redact::{Redactor, Secret};
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::base_url;
 use crate::upstream::proxy::Proxy;
-use crate::upstream::settings::{ServerSettings, TlsSettings};
+use crate::upstream::settings::{DEFAULT_NAME, ServerSettings, TlsSettings};
 use crate::upstream::{check_tls_files, read_api_key_file};
 
 /// Longest quotation of a bad value, in characters.
@@ -244,7 +244,11 @@ fn finish(config: &mut Config, file: &mut ConfigFile, now: SystemTime) {
     }
     let unverified = config.servers().iter().filter(|server| !server.tls.verify);
     let warning = |server: &ServerSettings| {
-        format!("upstream {}: its certificate is not checked (tls_verify = false)", server.name)
+        let (name, setting) = match &*server.name {
+            DEFAULT_NAME => ("the upstream".to_owned(), "UPSTREAM_TLS_VERIFY"),
+            name => (format!("upstream {name:?}"), "tls_verify"),
+        };
+        format!("the certificate of {name} is not checked ({setting} is false)")
     };
     let warnings: Vec<_> = unverified.map(warning).collect();
     config.warnings.extend(warnings);

@@ -72,7 +72,7 @@ pub fn add_header(
     (name, value): (String, Secret),
 ) -> Result<(), String> {
     if headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(&name)) {
-        return Err(format!("the header {name} is there twice"));
+        return Err(format!("the header {name} is set twice"));
     }
     headers.push((name, value));
     Ok(())
@@ -183,7 +183,7 @@ mod tests {
         let mut headers = Vec::new();
         add_header(&mut headers, ("X-Team".to_owned(), Secret::new("a"))).expect("new");
         let twice = add_header(&mut headers, ("x-team".to_owned(), Secret::new("s3cret")));
-        assert_eq!(twice, Err("the header x-team is there twice".to_owned()));
+        assert_eq!(twice, Err("the header x-team is set twice".to_owned()));
     }
 
     #[test]

@@ -306,9 +306,10 @@ impl Run<'_, '_> {
             Ok(Some(error)) | Err(error) => error,
         };
         log::debug!(
-            "{} upstream {:?} failed: {error}",
+            "{} upstream {:?} failed: {}",
             self.trace.request_id,
-            candidate.upstream.name()
+            candidate.upstream.name(),
+            error.log_text()
         );
         candidate.upstream.count_failover();
         let (failed_before, may_be_asked) = &mut state.outcomes[at];

@@ -266,7 +266,11 @@ impl AppView<'_> {
             if !(is_configured || error.is_missing_endpoint() && knows_others()) {
                 return Err(error);
             }
-            log::warn!("{} showing known models only: no model list: {error}", trace.request_id);
+            log::warn!(
+                "{} showing known models only, without the model list: {}",
+                trace.request_id,
+                error.log_text()
+            );
             Ok(SharedModelList::default())
         })
     }

@@ -20,6 +20,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use crate::observe::system_error;
+
 /// Links that are followed to a file that does not exist yet.
 const MAX_LINKS: usize = 40;
 
@@ -116,7 +118,9 @@ pub(super) fn lock_folder(path: &Path) -> Option<File> {
         }
         thread::sleep(LOCK_INTERVAL);
     }
-    log::warn!("the folder of the state file is locked by another process; going on without");
+    log::warn!(
+        "the folder of the state file is locked by another process: writing without the lock"
+    );
     None
 }
 
@@ -155,11 +159,12 @@ pub(super) fn replace(path: &Path, text: &[u8], lock: Option<File>) -> io::Resul
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
     }
-    let written = written.map_err(with_hint)?;
+    let written = written?;
     // Without it, a power failure could undo the rename; the file is complete either way.
     match File::open(folder).and_then(|folder| folder.sync_all()) {
         Err(error) if !is_unsupported(&error) => {
-            log::warn!("the folder of the state file cannot be synced: {error}");
+            let why = system_error::describe(&error);
+            log::warn!("the folder of the state file cannot be synced to the disk: {why}");
         }
         _ => {}
     }
@@ -172,12 +177,14 @@ fn is_unsupported(error: &io::Error) -> bool {
     matches!(kind, ErrorKind::Unsupported | ErrorKind::InvalidInput | ErrorKind::PermissionDenied)
 }
 
-/// Says what to do about a file that cannot be replaced, because it is a mount of its own.
-fn with_hint(error: io::Error) -> io::Error {
-    if error.kind() != ErrorKind::ResourceBusy {
-        return error;
+/// Why the file cannot be written. One that is a mount of its own cannot be replaced.
+pub(super) fn describe_write(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::ResourceBusy => {
+            "it is mounted by itself: mount its folder instead of the file alone".to_owned()
+        }
+        _ => system_error::describe(error),
     }
-    io::Error::new(error.kind(), format!("{error}: mount its folder instead of the file alone"))
 }
 
 /// Creates a file of a random name that did not exist, for its owner only, because it holds prompts.
@@ -227,7 +234,7 @@ fn remove_leftovers(path: &Path) {
     for entry in entries.flatten() {
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
         if is_file && is_leftover(&entry.file_name().to_string_lossy(), &name.to_string_lossy()) {
-            log::info!("removing what is left of a state file that was not written to its end");
+            log::info!("removing what an interrupted write of the state file has left");
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -364,8 +371,8 @@ mod tests {
 
     #[test]
     fn a_mount_of_the_file_alone_is_told_with_a_hint() {
-        let told = with_hint(ErrorKind::ResourceBusy.into()).to_string();
+        let told = describe_write(&ErrorKind::ResourceBusy.into());
         assert!(told.ends_with(": mount its folder instead of the file alone"), "{told}");
-        assert!(!with_hint(ErrorKind::StorageFull.into()).to_string().contains("mount"));
+        assert!(!describe_write(&ErrorKind::StorageFull.into()).contains("mount"));
     }
 }

@@ -15,7 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -26,6 +26,7 @@ use crate::error::{Error, Result};
 use crate::models::state_file::{self, Claim, Stamp};
 use crate::models::virtual_model::VirtualModel;
 use crate::observe::lock;
+use crate::observe::system_error;
 
 /// The version of the file format.
 const FORMAT_VERSION: u32 = 1;
@@ -106,7 +107,10 @@ impl Store {
     pub fn check_writable(&self) -> std::result::Result<(), String> {
         let Some(path) = &self.path else { return Ok(()) };
         let written = state_file::check_writable(path);
-        written.map_err(|error| format!("state file {} cannot be written: {error}", path.display()))
+        written.map_err(|error| {
+            let why = system_error::describe(&error);
+            format!("state file {} cannot be written: {why}", path.display())
+        })
     }
 
     /// All current models.
@@ -219,12 +223,12 @@ impl Disk {
 fn read_file(path: &Path) -> std::result::Result<(Table, Option<Stamp>), String> {
     let is_special = |found: &fs::Metadata| !found.is_file() && !found.is_dir();
     if fs::metadata(path).is_ok_and(|found| is_special(&found)) {
-        return Err("cannot be read: it is no regular file".to_owned());
+        return Err("cannot be read: it is not a regular file".to_owned());
     }
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok((Table::new(), None)),
-        Err(error) => return Err(format!("cannot be read: {error}")),
+        Err(error) => return Err(describe_read(&error)),
     };
     let stamp = file.metadata().ok().map(|metadata| state_file::stamp(&metadata));
     let mut text = String::new();
@@ -232,7 +236,7 @@ fn read_file(path: &Path) -> std::result::Result<(Table, Option<Stamp>), String>
     let length = file
         .take(MAX_FILE_BYTES as u64 + 1)
         .read_to_string(&mut text)
-        .map_err(|error| format!("cannot be read: {error}"))?;
+        .map_err(|error| describe_read(&error))?;
     if length > MAX_FILE_BYTES {
         return Err("exceeds 64 MiB".to_owned());
     }
@@ -240,7 +244,8 @@ fn read_file(path: &Path) -> std::result::Result<(Table, Option<Stamp>), String>
         serde_json::from_str(&text).map_err(|error| with_advice(&describe_json_error(&error)))?;
     if state.version != FORMAT_VERSION {
         return Err(format!(
-            "has format version {}, but only version {FORMAT_VERSION} is supported",
+            "has format version {}, but only version {FORMAT_VERSION} is supported: was it written by a \
+             newer version of this program?",
             state.version
         ));
     }
@@ -256,6 +261,14 @@ fn read_file(path: &Path) -> std::result::Result<(Table, Option<Stamp>), String>
         }
     }
     Ok((table, stamp))
+}
+
+/// Why the file cannot be read.
+fn describe_read(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::InvalidData => with_advice("is not UTF-8 text"),
+        _ => format!("cannot be read: {}", system_error::describe(error)),
+    }
 }
 
 fn with_advice(problem: &str) -> String {
@@ -277,8 +290,9 @@ fn write_file(path: &Path, table: &Table, lock: Option<File>) -> Result<Stamp> {
         return Err(Error::invalid_request("all created models together exceed 64 MiB"));
     }
     state_file::replace(path, &text, lock).map_err(|error| {
-        log::error!("the state file {} cannot be written: {error}", path.display());
-        Error::StateFile(format!("the state file cannot be written: {error}"))
+        let why = state_file::describe_write(&error);
+        log::error!("the state file {} cannot be written: {why}", path.display());
+        Error::StateFile(format!("the state file cannot be written: {why}"))
     })
 }
 

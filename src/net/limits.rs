@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::observe::proc_field;
+use crate::observe::system_error;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -182,7 +183,8 @@ fn raise_descriptor_limit() -> Option<u64> {
             let text = |limit: Option<u64>| limit.map_or("unlimited".into(), |it| it.to_string());
             let (current_text, maximum) = (text(current), text(maximum));
             log::warn!(
-                "cannot raise the limit of open files to {maximum}, keeping {current_text}: {error}"
+                "cannot raise the limit of open files to {maximum}, keeping {current_text}: {}",
+                system_error::describe(&error)
             );
             return current;
         }

@@ -33,6 +33,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::sys;
 use crate::observe::lock::lock;
+use crate::observe::system_error;
 
 /// Bytes of stack for each worker: ample for TLS and nested JSON; only touched pages cost memory.
 const STACK_BYTES: usize = 512 * 1024;
@@ -277,7 +278,10 @@ impl Shared {
         if state.threads < self.max_active
             && let Err(error) = self.spawn_thread(&mut state)
         {
-            log::warn!("cannot start another worker thread: {error}");
+            log::warn!(
+                "cannot start another worker thread: {}",
+                system_error::describe_spawn(&error)
+            );
         }
         self.fill_slots(&mut state);
     }
@@ -318,7 +322,7 @@ impl Shared {
         let worker = Arc::new(IdleWorker::default());
         while let Some(job) = self.next_job(&worker) {
             if panic::catch_unwind(AssertUnwindSafe(job)).is_err() {
-                log::error!("a job panicked; the worker continues");
+                log::error!("a request handler panicked; the worker continues");
             }
             let mut state = lock(&self.state);
             state.load -= 1;

@@ -20,6 +20,7 @@ use crate::models::probes::ModelFacts;
 use crate::net::memory_budget;
 use crate::observe::lock::lock;
 use crate::observe::redact;
+use crate::observe::system_error;
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::breaker::Caller;
 use crate::upstream::retry::Call;
@@ -127,7 +128,10 @@ impl Upstream {
         let spawned =
             thread::Builder::new().name("model-list".into()).spawn(memory_budget::inherit(refresh));
         if let Err(error) = &spawned {
-            log::warn!("cannot start a thread to refresh the model list: {error}");
+            log::warn!(
+                "cannot start a thread to refresh the model list: {}",
+                system_error::describe_spawn(error)
+            );
             self.catalog.end_refresh();
         }
         spawned.is_ok()

@@ -140,12 +140,12 @@ impl Client {
         if self.agent.family.record_version(said, Instant::now()) {
             match said.flatten() {
                 Some(_) => {
-                    log::info!(
-                        "upstream {:?} is an Ollama: its own API is used",
-                        self.settings.name
-                    )
+                    log::info!("upstream {:?} is an Ollama: using its own API", self.settings.name)
                 }
-                None => log::info!("upstream {:?} is no Ollama any more", self.settings.name),
+                None => log::info!(
+                    "upstream {:?} is no longer an Ollama: using OpenAI's API",
+                    self.settings.name
+                ),
             }
         }
         said.flatten()

@@ -15,6 +15,7 @@ use super::{Trace, Upstream};
 use crate::error::Retry;
 use crate::net::memory_budget;
 use crate::observe::lock::lock;
+use crate::observe::system_error;
 
 /// Called when a circuit opens.
 pub(super) type OnOpen = Box<dyn Fn() + Send + Sync>;
@@ -119,7 +120,10 @@ impl Upstream {
             };
             let probe = memory_budget::inherit(probe);
             if let Err(error) = thread::Builder::new().name("circuit-probe".into()).spawn(probe) {
-                log::warn!("cannot start a thread to probe an upstream: {error}");
+                log::warn!(
+                    "cannot start a thread to probe an upstream: {}",
+                    system_error::describe_spawn(&error)
+                );
             }
         });
         // An upstream that a reload kept has it already.

@@ -386,7 +386,7 @@ impl Client {
                         "upstream{} unreachable ({}): new requests fail at once until it answers \
                          again",
                         self.log_name(),
-                        reason(error)
+                        error.log_text()
                     );
                     self.on_open.get().iter().for_each(|on_open| on_open());
                 }
@@ -469,17 +469,8 @@ impl Client {
                 format!("no response within {limit} s ({name})")
             }
             Error::UpstreamTimeout(TimeoutPhase::Head) => "no response in time".to_owned(),
-            _ if error.is_unreachable() => reason(error),
-            _ => error.to_string(),
+            _ => error.log_text(),
         }
-    }
-}
-
-/// Why there was no response, in our own words.
-fn reason(error: &Error) -> String {
-    match error {
-        Error::Connect(reason) => reason.clone(),
-        _ => error.message(),
     }
 }
 

@@ -277,7 +277,7 @@ class Bench:
         panics = [line for line in self.proxy.log().splitlines() if "panicked" in line]
         if panics:
             self.figure(f"{len(panics)} panics in the log")
-        ours = [line for line in panics if "worker-" in line or "a job panicked" in line]
+        ours = [line for line in panics if "worker-" in line or "a request handler panicked" in line]
         self.check(not ours, f"{len(ours)} workers panicked: {ours[:1]}")
 
     async def run(self):

@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use super::{Answer, Report};
 use crate::models::configured::ConfiguredModel;
+use crate::observe::plural;
 use crate::observe::redact::Redactor;
 
 /// The width of the table.
@@ -122,7 +123,7 @@ fn add_details(text: &mut String, report: &Report<'_>) {
         Err(why) => write!(text, "\nlisten: error: {why}"),
     };
     let _ = match &report.state {
-        Ok(models) => write!(text, "\nstate: ok, {models} models"),
+        Ok(models) => write!(text, "\nstate: ok, {}", plural::count(*models, "model")),
         Err(why) => write!(text, "\nstate: error: {why}"),
     };
     for answer in &report.answers {
@@ -131,12 +132,20 @@ fn add_details(text: &mut String, report: &Report<'_>) {
     }
 }
 
+/// Where to look when the upstream refuses the key.
+const KEY_ADVICE: &str = "check its key (OPENAI_API_KEY, or api_key in the configuration file)";
+
 /// The line of an upstream. One of several has a name, an address and a proxy.
 fn describe(answer: &Answer<'_>, is_named: bool) -> String {
     let Answer { server, result, ids, milliseconds } = answer;
     let found = match (result, ids) {
-        (Ok(Some(family)), Some(ids)) => format!("ok, {} models, family {family}", ids.len()),
+        (Ok(Some(family)), Some(ids)) => {
+            format!("ok, {}, family {family}", plural::count(ids.len(), "model"))
+        }
         (Ok(_), _) => "ok, without a list of models".to_owned(),
+        (Err(failure), _) if matches!(failure.status, Some(401 | 403)) => {
+            format!("{}: {KEY_ADVICE}", failure.text)
+        }
         (Err(failure), _) => failure.text.clone(),
     };
     let proxy = server.proxy.as_ref().filter(|_| is_named);

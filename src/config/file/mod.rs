@@ -26,7 +26,7 @@ use self::problems::Problems;
 pub use self::reference::reference;
 use self::scope::Scope;
 pub use self::upstream_keys::Surroundings;
-use super::nearest::suggest;
+use super::nearest::{nearest, suggest};
 use super::options::OptionSpec;
 use super::raw::OptionValue;
 use super::read_file;
@@ -187,10 +187,14 @@ fn refuse_section(member: &Member, scope: &mut Scope<'_>) {
     let is_table = matches!(member.node.item, node::Item::Table(_) | node::Item::List(_));
     let keys = server_section::keys();
     let near_section = SECTIONS.into_iter().find(|name| suggest(&member.key, [*name]).is_some());
+    let near_key = nearest(&member.key, keys.iter().map(String::as_str));
     let problem = if let Some(near) = near_section.filter(|_| is_table) {
         format!("unknown section {shown}: did you mean {}?", show_section(near))
-    } else if let Some(near) = suggest(&member.key, keys.iter().map(String::as_str)) {
-        format!("unknown key {shown} outside of the sections: {near} It belongs into [server]")
+    } else if let Some(near) = near_key {
+        match near == member.key {
+            true => format!("the key {shown} stands before all sections: put it below [server]"),
+            false => format!("unknown key {shown}: did you mean {near} in [server]?"),
+        }
     } else {
         format!("unknown key {shown}: known sections are [server], [[upstream]] and [[model]]")
     };

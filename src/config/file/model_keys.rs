@@ -94,7 +94,7 @@ pub const MODEL_KEYS: &[KeySpec<ModelDraft>] = &[
         apply: |draft, member, scope| {
             // The reason may quote the template, which is no secret unless a variable stands in it.
             let is_shown = member.node.variables.is_empty();
-            let tell = |why| if is_shown { why } else { "is not a template".to_owned() };
+            let tell = |why| if is_shown { why } else { "not a valid template".to_owned() };
             let check = |text: &str| template::check(text).map(|()| text.to_owned()).map_err(tell);
             scope.set_text(&mut draft.model.template, member, check);
         },
@@ -174,7 +174,7 @@ pub fn read_all(
 /// One model; `None` without a name.
 fn read(node: &Node, upstreams: Option<&[String]>, scope: &mut Scope<'_>) -> Option<ModelDraft> {
     let Item::Table(members) = &node.item else {
-        scope.problems.add(node.line, &format!("{SECTION} must hold tables"));
+        scope.problems.add(node.line, &format!("write the section as {SECTION}, in two brackets"));
         return None;
     };
     let mut draft = ModelDraft::default();
@@ -184,10 +184,12 @@ fn read(node: &Node, upstreams: Option<&[String]>, scope: &mut Scope<'_>) -> Opt
         if upstreams.is_some_and(|known| !known.iter().any(|known| known == upstream)) {
             let upstreams = upstreams.unwrap_or_default();
             let known = upstreams.iter().map(String::as_str);
-            let hint = suggest(upstream, known.clone())
-                .unwrap_or_else(|| format!("known are {}", known.collect::<Vec<_>>().join(", ")));
-            let shown = if *has_variable { "so".to_owned() } else { show_name(upstream) };
-            scope.problems.add(*line, &format!("use: no upstream is named {shown}: {hint}"));
+            let hint = suggest(upstream, known.clone()).unwrap_or_else(|| {
+                format!("known upstreams are {}", known.collect::<Vec<_>>().join(", "))
+            });
+            let shown =
+                if *has_variable { String::new() } else { format!(" {}", show_name(upstream)) };
+            scope.problems.add(*line, &format!("use: unknown upstream{shown}: {hint}"));
         }
     }
     (!draft.model.name.is_empty()).then_some(draft)
@@ -222,7 +224,7 @@ fn apply_use(draft: &mut ModelDraft, member: &Member, scope: &mut Scope<'_>) {
         }
         let target = Target { upstream: Some(upstream.to_owned()), id: id.to_owned() };
         if draft.targets.iter().any(|(_, _, known)| *known == target) {
-            scope.refuse_item(member, node, "this model is there twice");
+            scope.refuse_item(member, node, "the same model twice");
         }
         draft.targets.push((node.line, !node.variables.is_empty(), target));
     }

@@ -186,12 +186,13 @@ fn replace_variables(
             continue;
         }
         out.push_str(before);
-        let (name, behind) = after.split_once('}').filter(|(name, _)| is_name(name)).ok_or(
-            "expected the name of a variable and } after ${; write $${ for the characters themselves",
-        )?;
+        let (name, behind) = after
+            .split_once('}')
+            .filter(|(name, _)| is_name(name))
+            .ok_or("expected the name of a variable and } after ${; write $${ for a plain ${")?;
         let value = find(name).ok_or_else(|| format!("the variable {name} is not set"))?;
         if value.contains('\u{fffd}') {
-            return Err(format!("the variable {name} is not UTF-8"));
+            return Err(format!("the variable {name} is not UTF-8 text"));
         }
         out.push_str(&value);
         values.push(value);
@@ -247,7 +248,7 @@ mod tests {
             assert!(why.starts_with(expected) && !why.contains("s3cret"), "{text}: {why}");
         };
         check("s3cret ${NONE}", "the variable NONE is not set");
-        check("${RAW}", "the variable RAW is not UTF-8");
+        check("${RAW}", "the variable RAW is not UTF-8 text");
         for text in ["${", "${}", "${s3cret", "${1A}", "${A:-s3cret}", "${ A }", "s3cret${é}"] {
             check(text, "expected the name of a variable");
         }

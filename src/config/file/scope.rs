@@ -71,7 +71,7 @@ impl Scope<'_> {
     pub fn refuse_key(&mut self, member: &Member, section: &str, known: &[&str]) {
         let key = show_name(&member.key);
         let hint = suggest(&member.key, known.iter().copied())
-            .unwrap_or_else(|| format!("known are {}", known.join(", ")));
+            .unwrap_or_else(|| format!("known keys are {}", known.join(", ")));
         self.problems.add(member.line, &format!("unknown key {key} in {section}: {hint}"));
     }
 
@@ -230,7 +230,9 @@ impl Scope<'_> {
                 let json = |it: &Member| Some((it.key.clone(), self.json(member, &it.node)?));
                 Some(Value::Object(members.iter().filter_map(json).collect()))
             }
-            Item::Time | Item::Unknown => self.refuse_type(member, node, "a value that JSON has"),
+            Item::Time | Item::Unknown => {
+                self.refuse_type(member, node, "a string, number, boolean, array or table")
+            }
         }
     }
 

@@ -30,7 +30,10 @@ pub fn read(
     let mut values: Vec<(&OptionSpec, OptionValue)> = Vec::new();
     let Item::Table(members) = &member.node.item else {
         if !matches!(member.node.item, Item::Unknown) {
-            scope.problems.add(member.line, &format!("write {SECTION}, in one bracket, once"));
+            scope.problems.add(
+                member.line,
+                &format!("write the section as {SECTION}, in single brackets, and once"),
+            );
         }
         return values;
     };
@@ -45,7 +48,7 @@ pub fn read(
             continue;
         };
         if values.iter().any(|(known, _)| known.variable == row.variable) {
-            scope.refuse(option, "is there twice");
+            scope.refuse(option, "set twice");
         }
         let Some(text) = text_of(row, option, scope) else { continue };
         if text.trim().is_empty() {
@@ -81,7 +84,7 @@ fn text_of(row: &OptionSpec, option: &Member, scope: &mut Scope<'_>) -> Option<S
         Item::Unknown => None,
         other => {
             let expected =
-                if row.separator.is_empty() { "one value" } else { "a string or an array" };
+                if row.separator.is_empty() { "a single value" } else { "a string or an array" };
             let why = format!("expected {expected}, found {}", other.type_name());
             scope.refuse(option, &why);
             None

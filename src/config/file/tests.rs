@@ -204,7 +204,7 @@ fn every_key_of_a_model_has_its_meaning() {
 fn models_alone_use_the_upstream_of_the_environment() {
     let file = good("[[model]]\nname = \"a\"\nuse = [\"default/b\"]\n", &[]);
     assert!(!file.has_upstreams && file.models.len() == 1);
-    bad("[[model]]\nname = \"a\"\nuse = [\"lab/b\"]\n", &[], &[(3, "known are default")]);
+    bad("[[model]]\nname = \"a\"\nuse = [\"lab/b\"]\n", &[], &[(3, "known upstreams are default")]);
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn unknown_keys_and_sections_are_told_with_the_nearest_one() {
         &[],
         &[
             (4, "unknown key \"api_kye\" in [[upstream]]: did you mean api_key?"),
-            (5, "known are name, base_url, api_key"),
+            (5, "known keys are name, base_url, api_key"),
             (6, "unknown key (not shown) in [[upstream]]"),
             (7, "did you mean models?"),
             (8, "[[model]] needs use"),
@@ -233,12 +233,12 @@ fn unknown_keys_and_sections_are_told_with_the_nearest_one() {
         "port = 1\nxyz = \"s3cret\"\n",
         &[],
         &[
-            (1, "did you mean port? It belongs into [server]"),
+            (1, "stands before all sections: put it below [server]"),
             (2, "known sections are [server], [[upstream]] and [[model]]"),
         ],
     );
-    bad("[upstream]\nname = \"a\"\n", &[], &[(1, "write [[upstream]]")]);
-    bad("[[server]]\nport = 1\n", &[], &[(1, "write [server]")]);
+    bad("[upstream]\nname = \"a\"\n", &[], &[(1, "write the section as [[upstream]]")]);
+    bad("[[server]]\nport = 1\n", &[], &[(1, "write the section as [server]")]);
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn each_wrong_value_of_an_upstream_is_told_with_its_line() {
     check("headers = { \"X Y\" = \"s3cret\" }", "letters, digits and hyphens");
     check("headers = { X-Y = 1 }", "headers: expected a string, found a number");
     check("headers = { X-Y = \"s3cret\\r\\nX: y\" }", "line breaks");
-    check("headers = { X-Y = \"s3cret\", x-y = \"s3cret\" }", "there twice");
+    check("headers = { X-Y = \"s3cret\", x-y = \"s3cret\" }", "twice");
     check("profile = \"vlm\"", "did you mean vllm?");
     check("models = \"qwen*\"", "models: expected an array, found a string");
     check("models = []", "models: must not be empty");
@@ -278,7 +278,7 @@ fn each_wrong_value_of_an_upstream_is_told_with_its_line() {
     check("timeout = 1979-05-27", "timeout: expected a number, found a date or time");
     check("extra_body = \"s3cret\"", "extra_body: expected a table");
     check("extra_body = { a = nan }", "extra_body: expected a finite number");
-    check("extra_body = { a = [07:32:00] }", "expected a value that JSON has");
+    check("extra_body = { a = [07:32:00] }", "expected a string, number, boolean, array or table");
     check("api_key = \"${NONE}\"", "the variable NONE is not set");
     check("headers = { X-Y = \"${s3cret\" }", "expected the name of a variable");
 }
@@ -305,7 +305,7 @@ fn names_addresses_and_keys_of_upstreams_must_agree() {
     bad(
         &upstream("api_key = \"s3cret\"\napi_key_file = \"key\"\n"),
         &[],
-        &[(5, "api_key_file: api_key is there, too")],
+        &[(5, "api_key_file: api_key is set, too")],
     );
     bad(
         &upstream("headers = { Authorization = \"s3cret\" }\napi_key = \"s3cret\"\n"),
@@ -359,11 +359,11 @@ fn what_a_model_uses_must_be_there() {
     check("[\"gpt-4o\"]", &[(6, "use: expected UPSTREAM/MODEL")]);
     check("[\"lab/\"]", &[(6, "use: expected UPSTREAM/MODEL")]);
     check("[\"/x\"]", &[(6, "use: expected UPSTREAM/MODEL")]);
-    check("[\"lab/x\", \"lab/x\"]", &[(6, "there twice")]);
-    check("[\"lap/x\"]", &[(6, "no upstream is named \"lap\": did you mean lab?")]);
+    check("[\"lab/x\", \"lab/x\"]", &[(6, "twice")]);
+    check("[\"lap/x\"]", &[(6, "unknown upstream \"lap\": did you mean lab?")]);
     check(
         "[\n\"lab/x\",\n\"openai/y\"\n]",
-        &[(8, "no upstream is named \"openai\": known are lab")],
+        &[(8, "unknown upstream \"openai\": known upstreams are lab")],
     );
     let twice = "[[model]]\nname = \"a\"\nuse = [\"lab/b\"]\n[[model]]\nname = \"A:latest\"\nuse = [\"lab/c\"]\n";
     bad(&upstream(twice), &[], &[(7, "the name is taken by the model in line 4")]);
@@ -403,7 +403,7 @@ fn a_broken_line_is_told_once_and_the_rest_of_the_file_as_well() {
         &[
             (2, ""),
             (3, "[[upstream]] needs base_url"),
-            (7, "no upstream is named \"lap\": did you mean lab?"),
+            (7, "unknown upstream \"lap\": did you mean lab?"),
         ],
     );
     // What stands in a later section is missing in an earlier one all the same.
@@ -491,10 +491,10 @@ fn options_stand_under_the_names_of_their_flags() {
         "[server]\nport = [1]\nconfig = \"x\"\nworkers = 1\nPROXY_WORKERS = 2\nhost = 1979-05-27\n",
         &[],
         &[
-            (2, "port: expected one value, found an array"),
+            (2, "port: expected a single value, found an array"),
             (3, "unknown key \"config\" in [server]"),
-            (5, "is there twice"),
-            (6, "host: expected one value, found a date or time"),
+            (5, "set twice"),
+            (6, "host: expected a single value, found a date or time"),
         ],
     );
 }

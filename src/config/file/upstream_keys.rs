@@ -222,7 +222,9 @@ pub fn sections<'n>(member: &'n Member, section: &str, scope: &mut Scope<'_>) ->
         Item::List(nodes) => nodes,
         Item::Unknown => &[],
         _ => {
-            scope.problems.add(member.line, &format!("write {section}, in two brackets"));
+            scope
+                .problems
+                .add(member.line, &format!("write the section as {section}, in two brackets"));
             &[]
         }
     }
@@ -235,7 +237,7 @@ fn read(
     scope: &mut Scope<'_>,
 ) -> Option<ServerSettings> {
     let Item::Table(members) = &node.item else {
-        scope.problems.add(node.line, &format!("{SECTION} must hold tables"));
+        scope.problems.add(node.line, &format!("write the section as {SECTION}, in two brackets"));
         return None;
     };
     let mut server = ServerSettings { name: String::new(), ..ServerSettings::default() };
@@ -256,6 +258,9 @@ fn read(
 /// Finds a member of a section by its key.
 type FindMember<'a, 'n> = dyn Fn(&str) -> Option<&'n Member> + 'a;
 
+const TWO_KEYS: &str =
+    "only one key can be sent, and the header Authorization is set, too: remove one of them";
+
 /// What one key says must not contradict another one.
 fn check_agreement<'n>(
     server: &ServerSettings,
@@ -264,7 +269,7 @@ fn check_agreement<'n>(
 ) {
     let key = find("api_key").or_else(|| find("api_key_file"));
     if let (Some(_), Some(file)) = (find("api_key"), find("api_key_file")) {
-        scope.refuse(file, "api_key is there, too: remove one of them");
+        scope.refuse(file, "api_key is set, too: remove one of them");
     }
     check_files(&server.tls, find, scope);
     let authorization =
@@ -272,9 +277,12 @@ fn check_agreement<'n>(
     let has_user = server.base_url.auth().is_some();
     if let Some(key) = key.filter(|_| has_user || authorization) {
         let other = if has_user { "a user name in base_url" } else { "the header Authorization" };
-        scope.refuse(key, &format!("only one key can be sent, and {other} is there, too"));
+        scope.refuse(
+            key,
+            &format!("only one key can be sent, and {other} is set, too: remove one of them"),
+        );
     } else if let Some(url) = find("base_url").filter(|_| has_user && authorization) {
-        scope.refuse(url, "only one key can be sent, and the header Authorization is there, too");
+        scope.refuse(url, TWO_KEYS);
     }
     let has_key = key.is_some() || has_user || authorization || server.pass_client_key;
     if has_key || !server.base_url.is_openai() || scope.has_broken_line(line) {

@@ -152,7 +152,7 @@ fn every_secret_is_masked_and_an_unchecked_certificate_is_a_warning() {
     let shown = config.redactor().redact(&format!("{config:?}")).into_owned();
     assert!(!shown.contains("s3cret"), "{shown}");
     let [warning] = config.warnings.as_slice() else { panic!("{:?}", config.warnings) };
-    assert_eq!(warning, "upstream lab: its certificate is not checked (tls_verify = false)");
+    assert_eq!(warning, "the certificate of upstream \"lab\" is not checked (tls_verify is false)");
 }
 
 #[test]

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
+use crate::observe::system_error;
+
 /// Shuts the socket down, after waiting up to `timeout` until pending connections are accepted.
 pub(super) fn close_listener(listener: &TcpListener, timeout: Duration) {
     #[cfg(target_os = "linux")]
@@ -23,7 +25,8 @@ pub(super) fn close_listener(listener: &TcpListener, timeout: Duration) {
     // Closing it would not suffice: the accept thread holds a duplicate and waits in `accept`. Where a
     // listening socket cannot be shut down, dropping the servers wakes that thread.
     if let Err(error) = SockRef::from(listener).shutdown(Shutdown::Both) {
-        log::debug!("cannot shut down the listening socket: {error}");
+        let why = system_error::describe(&error);
+        log::debug!("cannot shut down the listening socket: {why}");
     }
 }
 
@@ -65,7 +68,8 @@ mod linux {
         if let Err(error) = SockRef::from(listener).attach_filter(&DROP_SYN) {
             log::debug!(
                 "cannot attach a packet filter to the listening socket, clients that connect during \
-                 shutdown may be reset: {error}"
+                 shutdown may be reset: {}",
+                super::system_error::describe(&error)
             );
         }
         thread::sleep(HANDSHAKE_TIME.min(timeout));

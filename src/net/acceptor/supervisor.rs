@@ -18,6 +18,7 @@ use super::generation::{Generation, THREADS_PER_GENERATION};
 use super::nudge::{NudgeResult, loopback_targets, nudge};
 use super::proc_stats::ThreadDetector;
 use crate::net::arrivals::Arrivals;
+use crate::observe::system_error;
 
 /// Longest sleep where arrivals are announced.
 const REST_INTERVAL: Duration = Duration::from_secs(10);
@@ -226,7 +227,7 @@ impl Supervisor {
             RoundResult::Proven => self.unproven = self.waiting > 0,
             RoundResult::Unproven => self.unproven = true,
             RoundResult::Unreachable => (self.unproven, self.waiting) = (false, 0),
-            RoundResult::NotAccepting => self.mark_dead("it accepts no connection"),
+            RoundResult::NotAccepting => self.mark_dead("it accepted no connection"),
         }
     }
 
@@ -343,7 +344,8 @@ impl Supervisor {
             Err(error) => {
                 let delay = self.backoff.next_delay(Instant::now());
                 let millis = delay.as_millis();
-                log::debug!("cannot start an accept thread, retrying in {millis} ms: {error}");
+                let why = system_error::describe_spawn(&error);
+                log::debug!("cannot start an accept thread, retrying in {millis} ms: {why}");
                 self.restart_at = Some(Instant::now() + delay);
             }
         }
@@ -369,7 +371,8 @@ impl Supervisor {
             log::warn!("{count} waiting connections answered 503: no thread accepted them");
         }
         if let Err(error) = listener.set_nonblocking(false) {
-            log::error!("cannot set the listening socket back to blocking: {error}");
+            let why = system_error::describe(&error);
+            log::error!("cannot set the listening socket back to blocking: {why}");
         }
     }
 

@@ -79,6 +79,7 @@ pub use self::rules::{CutReason, Limits};
 #[cfg(target_os = "linux")]
 use crate::net::arrivals::Arrivals;
 use crate::observe::lock::lock;
+use crate::observe::system_error;
 
 /// What the guard has counted since its start.
 #[derive(Clone, Copy, Debug, Default)]
@@ -165,7 +166,10 @@ impl ConnectionGuard {
                 arrivals.subscribe(Box::new(move || waker.wake()));
                 registry.set_waker(rest.waker());
             }
-            Err(error) => log::debug!("connections are scanned all the time: {error}"),
+            Err(error) => log::debug!(
+                "the connection guard scans even when nothing happens: {}",
+                system_error::describe(error)
+            ),
         }
         let scanner = scanner::Scanner::new(port, registry, limits, counters, on_scan);
         let run = move || scanner.run(dup_fd, &arrivals, rest.ok().as_ref(), &stopping);

@@ -42,17 +42,19 @@ impl fmt::Display for Repair {
             Self::AskToGoOn => "request to continue the last message added",
             Self::UseDeveloperRole => "system role sent as developer",
             Self::FoldSystemIntoUser => "system prompt moved into the first user message",
-            Self::SystemFirst => "system messages joined in front, later ones told by the user",
+            Self::SystemFirst => {
+                "system messages joined in front, later ones sent as user messages"
+            }
             Self::MergeNeighbours => "neighbouring messages of one role joined",
             Self::SeparateResults => "short assistant message put between a result and the user",
             Self::AddUser => "user message added",
             Self::DropEmptyTurns => "messages without content removed",
             Self::ShortenIds => "call ids shortened",
-            Self::CustomTools => "tools of free text as functions",
-            Self::LegalNames => "names of functions replaced",
-            Self::MendArguments => "arguments of calls made JSON objects",
+            Self::CustomTools => "free-text tools sent as functions",
+            Self::LegalNames => "function names replaced",
+            Self::MendArguments => "call arguments made JSON objects",
             Self::PairCalls => "calls and results paired",
-            Self::ReduceSchemas => "schemas reduced",
+            Self::ReduceSchemas => "schemas simplified",
             Self::EchoReasoning => "reasoning sent with its calls",
             Self::DropReasoning => "reasoning removed from the history",
             Self::SkipThoughtSignatures => "missing thought signatures replaced",
@@ -63,7 +65,7 @@ impl fmt::Display for Repair {
             Self::FormatToPrompt => "response_format replaced by an instruction beside the tools",
             Self::WrapRoot => "schema wrapped in an object",
             Self::MentionJson => "instruction to answer in JSON added",
-            Self::Stream => "asked for as a stream",
+            Self::Stream => "requested as a stream",
             Self::FitWindow { .. } => "oldest messages dropped",
         })
     }

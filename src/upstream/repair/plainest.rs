@@ -55,6 +55,29 @@ pub enum Group {
     ContentForm,
 }
 
+impl Group {
+    /// What it is about, for the log.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Sampling => "sampling parameters",
+            Self::Limit => "token limit",
+            Self::Format => "response format",
+            Self::Switches => "reasoning switches",
+            Self::Choice => "tool choice",
+            Self::Stop => "stop sequences",
+            Self::Schemas => "tool schemas",
+            Self::Stream => "streaming",
+            Self::Reasoning => "reasoning of earlier calls",
+            Self::Names => "function names",
+            Self::Ids => "call ids",
+            Self::Roles => "roles",
+            Self::EmptyTurns => "empty messages",
+            Self::Pairs => "calls and results",
+            Self::ContentForm => "form of contents",
+        }
+    }
+}
+
 /// All groups; those that cost the user most come first.
 pub const GROUPS: [Group; 15] = [
     Group::Sampling,

@@ -74,12 +74,12 @@ impl fmt::Display for Change {
             }
             Self::Truncated(count) => write!(f, "{count} of the oldest messages dropped"),
             Self::Plainest(groups) => {
-                let groups = groups.iter().map(|group| format!("{group:?}")).collect();
-                write!(f, "plainest form ({})", join(groups))
+                let groups = groups.iter().map(|group| group.describe().to_owned()).collect();
+                write!(f, "plainest form ({} changed)", join(groups))
             }
-            Self::Restored(group) => write!(f, "{group:?} is needed"),
-            Self::Whole => f.write_str("asked for in one piece"),
-            Self::Responses => f.write_str("to the responses route"),
+            Self::Restored(group) => write!(f, "{} as the client sent it", group.describe()),
+            Self::Whole => f.write_str("requested without streaming"),
+            Self::Responses => f.write_str("sent to /responses"),
         }
     }
 }

@@ -11,9 +11,7 @@ use super::connect_failure::{ConnectFailure, is_closed};
 use super::tls_errors::{self, ClientCertificate};
 use crate::error::{Error, Result, TimeoutPhase};
 use crate::net::cancel;
-
-/// How the standard library begins the text of a failed name lookup, which has no error kind.
-const DNS_ERROR_PREFIX: &str = "failed to lookup address information";
+use crate::observe::system_error;
 
 /// A failure before the head of the response.
 pub(super) fn map_send_error(error: ureq::Error) -> Error {
@@ -25,7 +23,9 @@ pub(super) fn map_send_error(error: ureq::Error) -> Error {
             Error::UpstreamTimeout(TimeoutPhase::Connect)
         }
         ureq::Error::Timeout(_) => Error::UpstreamTimeout(TimeoutPhase::Head),
-        ureq::Error::HostNotFound => Error::Connect("cannot resolve the host name".into()),
+        ureq::Error::HostNotFound => {
+            Error::Connect("cannot resolve the host name: the name has no address".into())
+        }
         ureq::Error::Io(error) => map_io_error(error),
         ureq::Error::Other(error) => match error.downcast::<ConnectFailure>() {
             Ok(failure) => Error::Connect(failure.reason),
@@ -57,10 +57,7 @@ pub(super) fn describe_io_error(error: &io::Error) -> String {
     if let Some(error) = tls_errors::find_tls_error(error) {
         return tls_errors::describe(error, ClientCertificate::Configured);
     }
-    match error.to_string().strip_prefix(DNS_ERROR_PREFIX) {
-        Some(why) => format!("cannot resolve the host name: {}", why.trim_start_matches(": ")),
-        None => error.kind().to_string(),
-    }
+    system_error::describe(error)
 }
 
 /// Fails if this thread's request was cancelled: then the end of a body is not the upstream's.
@@ -92,7 +89,7 @@ mod tests {
         let told = |error| map_io_error(error).to_string();
         let tls = rustls::Error::General("a reason".to_owned());
         let tls = io::Error::new(io::ErrorKind::InvalidData, tls);
-        assert!(told(tls).contains("TLS: unexpected error: a reason"));
+        assert!(told(tls).contains("TLS: a reason"));
         // 101 is ENETUNREACH.
         assert!(told(io::Error::from_raw_os_error(101)).contains("network unreachable"));
     }

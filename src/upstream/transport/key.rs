@@ -11,6 +11,7 @@ use super::tls_files::read_bounded;
 use crate::observe::lock;
 use crate::observe::redact::{Redactor, Secret};
 use crate::upstream::ServerSettings;
+use crate::upstream::settings::DEFAULT_NAME;
 
 /// The largest file with a key, in bytes.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -70,6 +71,14 @@ impl Key {
         self.generation.load(Ordering::Acquire)
     }
 
+    /// The upstream and the setting of the file, for the log.
+    fn describe(&self) -> (String, &'static str) {
+        match &*self.name {
+            DEFAULT_NAME => ("the upstream".to_owned(), "OPENAI_API_KEY_FILE"),
+            name => (format!("upstream {name:?}"), "api_key_file"),
+        }
+    }
+
     /// Reads the file anew, after the upstream refused the key of this generation; returns whether there is
     /// another key now.
     pub(in crate::upstream) fn renew(&self, refused: usize) -> bool {
@@ -80,10 +89,8 @@ impl Key {
         let key = match read_api_key_file(path) {
             Ok(key) => key,
             Err(reason) => {
-                log::warn!(
-                    "upstream {}: api_key_file: {reason}; its key stays as it was",
-                    self.name
-                );
+                let (name, setting) = self.describe();
+                log::warn!("{name} refused its key, and {setting} has no other: {reason}");
                 return false;
             }
         };
@@ -97,7 +104,8 @@ impl Key {
         self.redactor.add([key.clone()]);
         *current = Some(key);
         self.generation.fetch_add(1, Ordering::Release);
-        log::info!("upstream {}: its key was refused, using that of api_key_file now", self.name);
+        let (name, setting) = self.describe();
+        log::info!("{name} refused its key: using the new one in {setting}");
         true
     }
 }

@@ -110,9 +110,11 @@ impl ProxyConnector {
     /// Says of a failure that it concerns the proxy, not the upstream.
     fn describe_failure(&self, error: Error) -> Error {
         match error {
-            Error::Timeout(Timeout::Resolve) => self.failure("is unknown: no answer to its name"),
+            Error::Timeout(Timeout::Resolve) => {
+                self.failure("cannot be reached: the name server does not answer")
+            }
             Error::Timeout(_) => self.failure("did not answer in time"),
-            Error::HostNotFound => self.failure("is unknown: cannot resolve the host name"),
+            Error::HostNotFound => self.failure("cannot be reached: cannot resolve the host name"),
             Error::Io(error) if is_closed(&error) => {
                 self.failure("closed the connection without an answer")
             }

@@ -67,8 +67,11 @@ impl TlsConnector {
     ) -> Result<Box<dyn Transport>, Error> {
         let host = details.uri.host().unwrap_or_default();
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let name = ServerName::try_from(bare.trim_end_matches('.'))
-            .map_err(|_| connect_failure("no certificate can be for this host name"))?;
+        let name = ServerName::try_from(bare.trim_end_matches('.')).map_err(|_| {
+            connect_failure(
+                "TLS needs a host name or address that a certificate can hold: check the base URL",
+            )
+        })?;
         let config = self.config()?;
         forget_request();
         let shown = || shown_certificate(&config);

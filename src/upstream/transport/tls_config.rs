@@ -101,7 +101,7 @@ fn name_fault(error: &rustls::Error) -> TlsFault {
             (CLIENT_KEY_FILE, "the private key is not that of client_cert_file".to_owned())
         }
         rustls::Error::InvalidCertificate(_) => {
-            (CLIENT_CERT_FILE, "its certificate is not a valid one of X.509, version 3".to_owned())
+            (CLIENT_CERT_FILE, "its certificate is not valid (X.509 version 3)".to_owned())
         }
         _ => (
             CLIENT_KEY_FILE,
@@ -318,7 +318,10 @@ mod tests {
         );
         check(settings(Some("key.pem"), None, None), &[("ca_file", "no certificate")]);
         check(settings(Some("make"), None, None), &[("ca_file", "no certificate")]);
-        check(settings(Some(""), None, None), &[("ca_file", "cannot read the file: is a dir")]);
+        check(
+            settings(Some(""), None, None),
+            &[("ca_file", "cannot read the file: it is a folder")],
+        );
         check(settings(None, None, Some("key.pem")), &[("client_cert_file", "is needed")]);
         check(settings(None, Some("client.pem"), None), &[("client_key_file", "is needed")]);
         check(

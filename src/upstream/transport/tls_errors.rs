@@ -32,6 +32,11 @@ const UNCHECKED: &str = "(for tests, tls_verify or UPSTREAM_TLS_VERIFY turns the
 const WANTS_CERTIFICATE: &str = "the server wants a client certificate: set client_cert_file and \
                                  client_key_file (UPSTREAM_CLIENT_CERT_FILE, UPSTREAM_CLIENT_KEY_FILE)";
 
+const NO_CERTIFICATE: &str = "the server shows no certificate";
+
+const INVALID_TLS: &str =
+    "the server sent what is not valid in TLS: does something on the way change the connection?";
+
 const TOO_OLD: &str = "the server has no version or cipher of TLS that is supported (1.2 and 1.3)";
 
 /// What a server that asks for the client's certificate gets.
@@ -93,7 +98,15 @@ pub(super) fn describe(error: &rustls::Error, shown: ClientCertificate) -> Strin
         ) => NO_TLS.to_owned(),
         rustls::Error::AlertReceived(alert) => describe_alert(*alert, shown),
         rustls::Error::PeerIncompatible(_) => TOO_OLD.to_owned(),
-        other => format!("TLS: {other}"),
+        rustls::Error::NoCertificatesPresented => NO_CERTIFICATE.to_owned(),
+        rustls::Error::InappropriateMessage { .. }
+        | rustls::Error::InappropriateHandshakeMessage { .. }
+        | rustls::Error::InvalidMessage(_)
+        | rustls::Error::PeerMisbehaved(_)
+        | rustls::Error::PeerSentOversizedRecord
+        | rustls::Error::DecryptError => INVALID_TLS.to_owned(),
+        rustls::Error::General(reason) => format!("TLS: {reason}"),
+        _ => "TLS: the handshake failed".to_owned(),
     }
 }
 
@@ -136,9 +149,20 @@ fn describe_certificate_error(error: &CertificateError) -> String {
         ),
         CertificateError::Revoked => "the server's certificate was revoked".to_owned(),
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            "the server's certificate is not one for servers".to_owned()
+            "the server's certificate is not for servers (extendedKeyUsage)".to_owned()
         }
-        other => format!("the server's certificate is invalid: {other}"),
+        CertificateError::BadSignature => {
+            "the server's certificate has a wrong signature".to_owned()
+        }
+        CertificateError::BadEncoding | CertificateError::UnhandledCriticalExtension => {
+            "the server's certificate is not valid (X.509 version 3)".to_owned()
+        }
+        // What a library says of other faults is for programmers.
+        other => {
+            let fault = format!("{other:?}");
+            let name = fault.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+            format!("the server's certificate cannot be checked: {}", split_words(name))
+        }
     }
 }
 
@@ -173,13 +197,35 @@ fn describe_alert(alert: AlertDescription, shown: ClientCertificate) -> String {
         }
         alert if is_about_client(alert) => {
             return format!(
-                "the server refused the client certificate ({alert:?}): check client_cert_file \
-                 (UPSTREAM_CLIENT_CERT_FILE)"
+                "the server refused the client certificate ({}): check client_cert_file \
+                 (UPSTREAM_CLIENT_CERT_FILE)",
+                alert_words(alert)
             );
         }
-        other => return format!("the server refused the TLS handshake ({other:?})"),
+        other => return format!("the server refused the TLS handshake ({})", alert_words(other)),
     };
     text.to_owned()
+}
+
+/// An alert in the words of RFC 8446 section 6.2, such as `handshake failure`.
+fn alert_words(alert: AlertDescription) -> String {
+    match alert {
+        AlertDescription::Unknown(number) => format!("alert {number}"),
+        AlertDescription::UnknownCA => "unknown authority".to_owned(),
+        known => split_words(&format!("{known:?}")),
+    }
+}
+
+/// A name in camel case as words in lower case.
+fn split_words(name: &str) -> String {
+    let mut words = String::new();
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && !words.is_empty() {
+            words.push(' ');
+        }
+        words.push(c.to_ascii_lowercase());
+    }
+    words
 }
 
 /// The names in a certificate, which rustls gives as `DnsName("a.example")` or `IpAddress(::1)`.
@@ -230,12 +276,64 @@ mod tests {
         }
         let (failure, unknown) = (AlertDescription::HandshakeFailure, AlertDescription::UnknownCA);
         assert_eq!(told(failure, Missing), WANTS_CERTIFICATE);
-        let plain = "the server refused the TLS handshake (HandshakeFailure)";
+        let plain = "the server refused the TLS handshake (handshake failure)";
         assert_eq!(
             (told(failure, NotAsked).as_str(), told(failure, Configured).as_str()),
             (plain, plain)
         );
         assert!(told(unknown, Configured).starts_with("the server refused the client certificate"));
+    }
+
+    #[test]
+    fn no_fault_is_told_in_the_names_of_the_library() {
+        use rustls::{InconsistentKeys, PeerIncompatible, PeerMisbehaved};
+        let certificates = [
+            CertificateError::BadEncoding,
+            CertificateError::Expired,
+            CertificateError::NotValidYet,
+            CertificateError::Revoked,
+            CertificateError::UnhandledCriticalExtension,
+            CertificateError::UnknownIssuer,
+            CertificateError::UnknownRevocationStatus,
+            CertificateError::ExpiredRevocationList,
+            CertificateError::BadSignature,
+            CertificateError::NotValidForName,
+            CertificateError::InvalidPurpose,
+            CertificateError::InvalidOcspResponse,
+            CertificateError::ApplicationVerificationFailure,
+        ];
+        let others = [
+            rustls::Error::NoCertificatesPresented,
+            rustls::Error::UnsupportedNameType,
+            rustls::Error::DecryptError,
+            rustls::Error::EncryptError,
+            rustls::Error::PeerSentOversizedRecord,
+            rustls::Error::HandshakeNotComplete,
+            rustls::Error::NoApplicationProtocol,
+            rustls::Error::FailedToGetCurrentTime,
+            rustls::Error::FailedToGetRandomBytes,
+            rustls::Error::BadMaxFragmentSize,
+            rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType),
+            rustls::Error::InvalidMessage(InvalidMessage::TrailingData("Finished")),
+            rustls::Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon),
+            rustls::Error::PeerMisbehaved(PeerMisbehaved::IllegalMiddleboxChangeCipherSpec),
+            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch),
+            rustls::Error::General("a reason".to_owned()),
+        ];
+        let alerts = (0..=255).map(|code| rustls::Error::AlertReceived(code.into()));
+        let certificates = certificates.map(rustls::Error::InvalidCertificate);
+        for error in certificates.into_iter().chain(others).chain(alerts) {
+            let text = describe(&error, ClientCertificate::NotAsked);
+            // Two capitals in one word, or one inside a word: a name of a type.
+            let is_name = |word: &str| {
+                let inner = word.trim_start_matches('(').chars().skip(1).any(char::is_uppercase);
+                let known =
+                    ["TLS", "UTC", "X.509", "UPSTREAM_", "subjectAltName", "extendedKeyUsage"];
+                inner && !known.iter().any(|known| word.contains(known))
+            };
+            let name = text.split_whitespace().find(|word| is_name(word));
+            assert!(name.is_none() && !text.contains(['{', '[']), "{error:?}: {text}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::Path;
 
 use ring::digest::{Context, Digest, SHA256, digest};
@@ -16,6 +16,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::observe::system_error::{self, describe_read};
 use crate::upstream::TlsSettings;
 
 /// The largest file, in bytes; the bundle of a distribution has 200 KiB.
@@ -92,7 +93,7 @@ fn read_authorities(
     let certificates = parse_certificates(&read_file(path, hash)?)?;
     for (number, certificate) in (1..).zip(&certificates) {
         roots.add(certificate.clone()).map_err(|_| {
-            format!("certificate {number} of the file is not a valid one of X.509, version 3")
+            format!("certificate {number} of the file is not valid (X.509 version 3)")
         })?;
     }
     Ok(certificates)
@@ -124,7 +125,9 @@ fn add_system_authorities(
             }
         }
         if unusable > 0 {
-            log::warn!("{label}: {unusable} certificates are skipped: not valid ones of X.509");
+            log::warn!(
+                "{label}: certificates skipped because they are not valid (X.509): {unusable}"
+            );
         }
     };
     if let Some(path) = &settings.system_ca_file {
@@ -135,7 +138,7 @@ fn add_system_authorities(
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(error) => {
-                log::warn!("SSL_CERT_DIR is skipped: {}", describe(&error));
+                log::warn!("SSL_CERT_DIR is skipped: {}", system_error::describe(&error));
                 continue;
             }
         };
@@ -186,20 +189,13 @@ fn read_file(path: &Path, hash: &mut Context) -> Result<Vec<u8>, String> {
 /// # Errors
 /// Why it cannot be read, without its path and its content.
 pub(in crate::upstream) fn read_bounded(path: &Path, max_bytes: u64) -> Result<Vec<u8>, String> {
-    let file = File::open(path).map_err(|error| describe(&error))?;
+    let file = File::open(path).map_err(|error| describe_read(&error))?;
     let mut bytes = Vec::new();
-    file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(|error| describe(&error))?;
+    file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(|error| describe_read(&error))?;
     if bytes.len() as u64 > max_bytes {
         return Err(format!("the file is larger than {} KiB", max_bytes / 1024));
     }
     Ok(bytes)
-}
-
-fn describe(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "no such file".to_owned(),
-        kind => format!("cannot read the file: {kind}"),
-    }
 }
 
 /// The certificates of a file. What else it holds does not count.

@@ -319,10 +319,10 @@ fn a_file_that_gives_no_key_stops_the_start() {
     let path = |name: &str, content: &str| file(name, content, 0o600).display().to_string();
     for (path, reason) in [
         ("/nowhere/s3cret".to_owned(), "no such file"),
-        (folder, "cannot read the file: is a directory"),
+        (folder, "cannot read the file: it is a folder"),
         (path("no-keys", "# s3cret\n"), "no key in the file"),
         (path("bad-keys", "s3cret one\n"), "line 1: invalid key; "),
-        (path("large-keys", &"# s3cret\n".repeat(200_000)), "file larger than 1 MiB"),
+        (path("large-keys", &"# s3cret\n".repeat(200_000)), "the file is larger than 1 MiB"),
     ] {
         for flag in [None, Some("--check")] {
             let mut command = program();

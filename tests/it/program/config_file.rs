@@ -96,7 +96,7 @@ fn a_check_asks_each_upstream_of_the_file_and_shows_its_models() {
     assert!(line("lab").starts_with(&expected) && line("lab").ends_with(" ms"), "{out}");
     assert!(line("other").contains("ok, 2 models, family generic, "), "{out}");
     assert!(line("other").ends_with(" ms; tls_verify is false"), "{out}");
-    assert!(line("fixed").contains("ok, 1 models"), "{out}");
+    assert!(line("fixed").contains("ok, 1 model,"), "{out}");
     let models: Vec<_> = out.lines().filter(|line| line.starts_with("  ")).collect();
     assert_eq!(
         models,
@@ -109,7 +109,10 @@ fn a_check_asks_each_upstream_of_the_file_and_shows_its_models() {
             "  m1 (fixed)",
         ]
     );
-    assert!(out.contains("\nwarning: upstream other: its certificate is not checked"), "{out}");
+    assert!(
+        out.contains("\nwarning: the certificate of upstream \"other\" is not checked"),
+        "{out}"
+    );
     assert!(!out.contains("OPENAI_API_BASE_URL=") && !out.contains("s3cret"), "{out}");
     let sent = lab.request();
     assert_eq!(sent.header("authorization"), Some("Bearer lab-s3cret-1"));

@@ -49,7 +49,10 @@ fn a_repair_is_one_line_in_the_log_and_so_is_a_refusal_that_stays() {
         ),
         "{log}"
     );
-    assert!(warnings[1].ends_with("upstream_status: 400, attempt 1, giving up"), "{log}");
+    assert!(
+        warnings[1].ends_with("the upstream returned status 400, attempt 1, giving up"),
+        "{log}"
+    );
     assert!(!log.contains("a secret"), "{log}");
 }
 
@@ -158,7 +161,7 @@ fn a_retry_says_why_which_of_how_many_and_when() {
     running.signal("TERM");
     let (_, log) = running.end();
     for line in [
-        "chat failed: upstream_status: 503, attempt 1 of 4, retrying in ",
+        "chat failed: the upstream returned status 503, attempt 1 of 4, retrying in ",
         "chat failed: the upstream closed the connection without a response, attempt 2 of 4, ",
     ] {
         assert!(log.contains(line), "{log}");

@@ -128,7 +128,7 @@ fn a_check_beside_a_running_process_succeeds_and_leaves_nothing() {
     let before = names(&folder);
     let (code, out, errors) = run(command(&upstream, &path).arg("--check"));
     assert_eq!(code, Some(0), "{out}{errors}");
-    assert!(out.contains("ok, 1 models") && !format!("{out}{errors}").contains(SHARED), "{out}");
+    assert!(out.contains("ok, 1 model") && !format!("{out}{errors}").contains(SHARED), "{out}");
     assert_eq!(names(&folder), before);
     create(&running, "b");
     assert_eq!(stored(&path), ["a:latest", "b:latest"]);

@@ -174,7 +174,10 @@ fn the_log_names_the_upstream_of_a_request() {
     assert!(line("status=200").ends_with(" upstream=default"), "{log}");
     assert!(line("status=500").contains(" upstream=default "), "{log}");
     assert!(!line("status=404").contains(" upstream="), "{log}");
-    assert!(line("giving up").contains(" chat failed: upstream_status: 500, "), "{log}");
+    assert!(
+        line("giving up").contains(" chat failed: the upstream returned status 500, "),
+        "{log}"
+    );
 }
 
 #[test]

@@ -152,7 +152,7 @@ fn a_certificate_that_is_missing_or_refused_is_told() {
         check_fails(
             asking_config(ISSUED, version),
             showing("self_signed.pem", Some("key.pem")),
-            "the server refused the client certificate (UnknownCA): check client_cert_file \
+            "the server refused the client certificate (unknown authority): check client_cert_file \
              (UPSTREAM_CLIENT_CERT_FILE)",
         );
     }

@@ -116,7 +116,7 @@ fn what_a_server_says_when_it_ends_the_handshake_is_told_in_words() {
         (b"\x15\x03\x03\x00\x02\x02\x2a", WANTS_CERTIFICATE),
         (
             b"\x15\x03\x03\x00\x02\x02\x28",
-            "the server refused the TLS handshake (HandshakeFailure)",
+            "the server refused the TLS handshake (handshake failure)",
         ),
     ] {
         check(
