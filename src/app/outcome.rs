@@ -118,6 +118,16 @@ fn record(metrics: &Metrics, job: &mut Job, trace: &mut Trace, mut result: Resul
         tokens: trace.tokens,
     });
     log_request(job, trace, &outcome);
+    log_advice(job);
+}
+
+/// Says once what to do about requests of a foreign host or origin: their clients get no text.
+fn log_advice(job: &Job) {
+    // The status page is for no other origin, whatever is allowed.
+    let denial = job.denial.as_ref().filter(|_| !job.route.is_same_origin());
+    if let Some(advice) = denial.and_then(|denial| job.access.first_advice(denial)) {
+        log::warn!("{} {advice}", job.exchange.request_id());
+    }
 }
 
 /// Decides how a request ended whose response is complete.

@@ -171,7 +171,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "REQUEST_TIMEOUT",
         usage: "--request-timeout SECONDS",
-        help: "Longest silence of the upstream.",
+        help: "Longest silence of the upstream, in seconds.",
         apply: |c, text| set(&mut c.request_timeout, parsers::parse_positive_seconds(text)),
         show: |c| c.request_timeout.as_secs_f64().to_string(),
         ..EMPTY_OPTION
@@ -285,7 +285,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "MODELS_TTL",
         usage: "--models-ttl SECONDS",
-        help: "How long model lists are cached.",
+        help: "Seconds that model lists are cached.",
         apply: |c, text| set(&mut c.models_ttl, parsers::parse_seconds(text)),
         show: |c| c.models_ttl.as_secs_f64().to_string(),
         ..EMPTY_OPTION
@@ -303,7 +303,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "OLLAMA_CONTEXT_LENGTH",
         aliases: &["MODEL_CONTEXT_LENGTH"],
         usage: "--context-length TOKENS",
-        help: "Context length where nobody tells it; 0 means built-in.",
+        help: "Context length where no server tells it; 0 means built-in.",
         apply: |c, text| {
             let tokens = parsers::parse_integer(text, 0..=MAX_TOKENS).map(non_zero);
             set_or_warn(&mut c.context_length, tokens, "0")
@@ -325,7 +325,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "SHUTDOWN_GRACE",
         usage: "--shutdown-grace SECONDS",
-        help: "Time for running requests on shutdown.",
+        help: "Seconds for running requests on shutdown.",
         needs_restart: true,
         apply: |c, text| set(&mut c.shutdown_grace, parsers::parse_seconds(text)),
         show: |c| c.shutdown_grace.as_secs_f64().to_string(),

@@ -43,6 +43,7 @@
 //! user of the machine has access, and so have containers in its network.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::Error;
 use crate::http::client_keys::{ClientKeys, Credentials};
@@ -64,6 +65,8 @@ pub struct AccessControl {
     keys: ClientKeys,
     /// `None` if any host is allowed.
     host_info: Option<HostInfo>,
+    /// Whether it was said what to do about a refused origin, and about a refused host.
+    is_told: [AtomicBool; 2],
 }
 
 /// What the check of `Host` needs to know about the machine.
@@ -149,6 +152,20 @@ impl Denial {
         Self::WORDS[place]
     }
 
+    /// For the log: what to do, where the client cannot know it.
+    fn advice(&self) -> Option<String> {
+        match self {
+            Self::Origin(origin) => Some(format!(
+                "origin {origin:?} is not allowed: add it to OLLAMA_ORIGINS if its pages may use this proxy"
+            )),
+            Self::Host(host) => Some(format!(
+                "host {host:?} is not local: let the reverse proxy send \"Host: localhost\", or listen on \
+                 an address of the network (OLLAMA_HOST)"
+            )),
+            Self::NoKey | Self::WrongKey | Self::TooManyWrongKeys => None,
+        }
+    }
+
     /// For the log: the origin or the host. Never a key.
     pub fn value(&self) -> Option<&str> {
         match self {
@@ -167,7 +184,17 @@ impl AccessControl {
         host_info: HostInfo,
     ) -> Self {
         let host_info = listen_address.to_canonical().is_loopback().then_some(host_info);
-        Self { origins, keys, host_info }
+        Self { origins, keys, host_info, is_told: Default::default() }
+    }
+
+    /// What to do about a refusal, the first time under these rules: each refusal has its own line, too.
+    pub fn first_advice(&self, denial: &Denial) -> Option<String> {
+        let is_told = match denial {
+            Denial::Origin(_) => &self.is_told[0],
+            Denial::Host(_) => &self.is_told[1],
+            _ => return None,
+        };
+        if is_told.swap(true, Ordering::Relaxed) { None } else { denial.advice() }
     }
 
     /// The key that a request sends for the upstream: none of the keys that clients need here.
@@ -317,6 +344,26 @@ mod tests {
             let is_denied = decision.denial_reason.is_some();
             let found = (status(&decision), is_denied, decision.headers.len());
             assert_eq!(found, (expected, expected == 403, 0), "{bound} {method} {host:?}");
+        }
+    }
+
+    #[test]
+    fn what_to_do_about_a_refused_host_or_origin_is_told_once() {
+        let control = control("127.0.0.1");
+        let told = |denial: Denial| control.first_advice(&denial);
+        let host = told(Denial::Host("ollama.example.com".to_owned())).expect("the first one");
+        assert!(
+            host.contains("\"ollama.example.com\"") && host.contains("Host: localhost"),
+            "{host}"
+        );
+        assert_eq!(told(Denial::Host("other.example.com".to_owned())), None);
+        let origin = told(Denial::Origin("https://a.test".to_owned())).expect("the first one");
+        assert!(
+            origin.contains("\"https://a.test\"") && origin.contains("OLLAMA_ORIGINS"),
+            "{origin}"
+        );
+        for denial in [Denial::NoKey, Denial::WrongKey, Denial::TooManyWrongKeys] {
+            assert_eq!(told(denial), None);
         }
     }
 

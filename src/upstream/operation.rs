@@ -29,15 +29,15 @@ impl Operation {
     /// `POST chat/completions`.
     pub const CHAT: Self = Self::post("chat", "chat/completions");
     /// `POST completions`.
-    pub const COMPLETION: Self = Self::post("complete", "completions");
+    pub const COMPLETION: Self = Self::post("completion", "completions");
     /// `POST embeddings`.
-    pub const EMBEDDING: Self = Self::post("embed", "embeddings");
+    pub const EMBEDDING: Self = Self::post("embedding", "embeddings");
     /// Mistral's `POST fim/completions`.
-    pub const FIM: Self = Self::post("fim", "fim/completions");
+    pub const FIM: Self = Self::post("fill-in", "fim/completions");
     /// llama.cpp's `POST /infill`, whose response is made into one of `completions`.
     pub const INFILL: Self = Self {
         event_mapper: Some(|| Box::new(infill::to_chunk)),
-        ..Self::post("infill", "/infill")
+        ..Self::post("fill-in", "/infill")
     };
     /// `POST responses`, whose response is made into one of `chat/completions`.
     pub(super) const RESPONSES: Self = Self {
@@ -47,7 +47,7 @@ impl Operation {
     };
     /// The same, with the response as it is.
     pub(super) const PASS_RESPONSES: Self = Self { event_mapper: None, ..Self::RESPONSES };
-    pub(super) const LIST_MODELS: Self = Self::get("list_models", "models");
+    pub(super) const LIST_MODELS: Self = Self::get("model list", "models");
 
     /// The largest whole response that is read, in bytes: lists and what belongs to them are small.
     pub(super) fn max_response_bytes(self) -> u64 {
@@ -56,12 +56,12 @@ impl Operation {
 
     /// A request for what a family tells of its models beside the list.
     pub(super) const fn model_details(path: &'static str) -> Self {
-        Self::get("model_details", path)
+        Self::get("model details", path)
     }
 
     /// A client's request that is passed on.
     pub(super) const fn pass(path: &'static str) -> Self {
-        Self::post("pass", path)
+        Self::post("passed-on request", path)
     }
 
     /// A client's request for a route that only the upstream has; the client named the path.
@@ -69,7 +69,7 @@ impl Operation {
 
     /// A request of Ollama's own API; its path is not below the base URL.
     pub(super) const fn native(method: &'static str) -> Self {
-        Self { method, has_deployment: false, ..Self::post("native", "") }
+        Self { method, has_deployment: false, ..Self::post("Ollama request", "") }
     }
 
     /// True if the upstream is asked in Ollama's own protocol, whose errors are passed as they are.

@@ -27,7 +27,7 @@ pub(super) const API_KEY: OptionSpec = OptionSpec {
 pub(super) const API_KEY_FILE: OptionSpec = OptionSpec {
     variable: "OPENAI_API_KEY_FILE",
     usage: "FILE",
-    help: "File that holds that key.",
+    help: "File that holds the upstream's key.",
     is_path: true,
     apply: |c, text| set(&mut c.upstream.api_key_file, parsers::parse_path(text).map(Some)),
     show: |c| display_path(c.upstream.api_key_file.as_ref()),
@@ -47,7 +47,7 @@ pub(super) const BASE_URL: OptionSpec = OptionSpec {
 pub(super) const PROFILE: OptionSpec = OptionSpec {
     variable: "UPSTREAM_PROFILE",
     usage: "--profile NAME",
-    help: "Its profile, such as `vllm`; `auto` detects it.",
+    help: "The server's profile, such as `vllm`; `auto` detects it.",
     apply: |c, text| set(&mut c.upstream.profile, upstream_values::parse_profile(text)),
     show: |c| c.upstream.profile.map_or(upstream_values::AUTO, |profile| profile.name).to_owned(),
     ..UPSTREAM_OPTION
@@ -125,7 +125,7 @@ pub(super) const CLIENT_CERT_FILE: OptionSpec = OptionSpec {
 pub(super) const CLIENT_KEY_FILE: OptionSpec = OptionSpec {
     variable: "UPSTREAM_CLIENT_KEY_FILE",
     usage: "FILE",
-    help: "Its private key.",
+    help: "Private key of that certificate.",
     is_path: true,
     apply: |c, text| set(&mut c.upstream.tls.client_key_file, parsers::parse_path(text).map(Some)),
     show: |c| display_path(c.upstream.tls.client_key_file.as_ref()),
@@ -144,7 +144,7 @@ pub(super) const TLS_VERIFY: OptionSpec = OptionSpec {
 pub(super) const MODELS: OptionSpec = OptionSpec {
     variable: "UPSTREAM_MODELS",
     usage: "ID,...",
-    help: "Its models, if it has no list.",
+    help: "The server's models, if it has no list.",
     separator: ",",
     apply: |c, text| set(&mut c.upstream.list, upstream_values::parse_ids(text).map(Some)),
     show: |c| c.upstream.list.as_ref().map(|ids| ids.join(",")).unwrap_or_default(),
@@ -154,7 +154,7 @@ pub(super) const MODELS: OptionSpec = OptionSpec {
 pub(super) const EXTRA_BODY: OptionSpec = OptionSpec {
     variable: "UPSTREAM_EXTRA_BODY",
     usage: "JSON",
-    help: "Members for each request that lacks them.",
+    help: "JSON members for each request that lacks them.",
     secret: true,
     apply: |c, text| set(&mut c.upstream.extra_body, upstream_values::parse_object(text)),
     show: |c| mask(!c.upstream.extra_body.is_empty()),

@@ -102,7 +102,7 @@ pub fn validate(request: &MessagesRequest<'_>, needs_limit: bool) -> Result<()> 
     // The proxy stores no conversation that could be continued.
     let thread = object(&request.thread).and_then(|thread| thread.kind.as_deref());
     if thread == Some("continue") {
-        let reason = "no thread is kept here: send all messages of the conversation";
+        let reason = "this proxy keeps no threads: send all messages of the conversation";
         return Err(Error::Coded(ErrorCode::THREAD_NOT_FOUND, reason.to_owned()));
     }
     Ok(())

@@ -206,7 +206,7 @@ fn the_form_of_the_answer_goes_down_a_ladder_and_stays_json() {
     let wrong = details(wrong, "response_format", "");
     with_request(&schema, |request| {
         assert_eq!(mended(request, &wrong), ["\"strict\" removed from response_format"]);
-        assert_eq!(mended(request, &wrong), ["schemas simplified"]);
+        assert_eq!(mended(request, &wrong), ["schemas reduced"]);
         assert!(mended(request, &wrong).is_empty());
     });
     let object = json!({"format": "json", "messages": [{"role": "user", "content": "JSON"}]});

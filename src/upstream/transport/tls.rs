@@ -44,7 +44,7 @@ impl TlsConnector {
         }
         let made = make_config(&self.settings).map_err(|faults| {
             let (setting, reason) = faults.into_iter().next().unwrap_or_default();
-            connect_failure(format!("{setting}: {reason}"))
+            connect_failure(format!("{setting} (UPSTREAM_{}): {reason}", setting.to_uppercase()))
         })?;
         Ok(self.config.get_or_init(|| made).0.clone())
     }

@@ -10,6 +10,7 @@ mod log;
 mod log_format;
 mod manual;
 mod metrics;
+mod mistakes;
 mod reload;
 mod reload_upstreams;
 mod resets;
