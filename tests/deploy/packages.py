@@ -1,9 +1,10 @@
 """What scripts/package makes: the same bytes twice, and a Debian package from its installation to its purge.
 
 The package is installed in a root that mmdebstrap makes. No service manager runs there, so the program is
-started as the unit would start it.
+started as the unit would start it. In the end the same root is started with systemd, and readme_ways.py follows
+the README there.
 
-Usage: packages.py STATIC_BINARY (as root)
+Usage: packages.py STATIC_BINARY [OPTION...] (as root; the options are those of readme_ways.py)
 """
 
 import hashlib
@@ -24,6 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 NAME = "ollama-openai-proxy"
 EPOCH = 1_700_000_000
 NOBODY = 65534
+# What each way of the README needs beside a bare Debian: a service manager, an engine for containers, curl.
+MORE = "systemd,systemd-sysv,dbus,curl,podman,runc"
 LONG = 600  # Seconds for what downloads or packs; a machine in use needs more than a moment.
 VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
 MARK = "# A line of a newer version.\n"
@@ -64,7 +67,8 @@ class Packages:
     def begin_root(self):
         """Lets mmdebstrap work while the packages are made."""
         suite, mirrors = suite_and_mirror()
-        command = [tool("mmdebstrap"), "--variant=essential", "--format=dir", "--quiet"]
+        command = [tool("mmdebstrap"), "--variant=apt", f"--include={MORE}"]
+        command += ["--format=dir", "--quiet"]
         log = open(self.folder / "mmdebstrap.log", "w")
         self.bootstrap = self.programs.start(
             [*command, suite, str(self.root), *mirrors], stdout=log, stderr=log
@@ -340,6 +344,15 @@ class Packages:
         require(not left, f"left behind: {sorted(left)}")
 
 
+    def readme(self, options):
+        """The README's own commands, in a network of their own."""
+        script = Path(__file__).with_name("readme_ways.py")
+        command = ["unshare", "--net", sys.executable, str(script), str(self.root), str(self.dist)]
+        told = long_output([*command, *options])
+        require(told.endswith(" passed, 0 failed\n"), told[-600:])
+        return "; ".join(line.removeprefix("PASS ") for line in told.splitlines()[:-1])
+
+
 def main():
     binary = os.path.abspath(sys.argv[1])
     require(os.geteuid() == 0, "this needs root, to install a package in a root of its own")
@@ -360,6 +373,7 @@ def main():
                 ("it is configured and answers", packages.configured),
                 ("it is upgraded", packages.upgraded),
                 ("it is removed and purged", packages.purged),
+                ("the README is followed there, with systemd", lambda: packages.readme(sys.argv[2:])),
             ]
         )
 
