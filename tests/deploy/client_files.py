@@ -108,7 +108,38 @@ def claude_code(proxy):
     asked(proxy, found["ANTHROPIC_BASE_URL"], "/v1/messages/count_tokens?beta=true", HELLO)
 
 
+def litellm(proxy):
+    (model,) = yaml_of("litellm.yaml")["model_list"]
+    settings = model["litellm_params"]
+    provider, _, name = settings["model"].partition("/")
+    require((provider, name) == ("ollama_chat", model["model_name"]), f"{model}")
+    named("api_base", "ollama_chat/MODEL")
+    lists_by_ollama(proxy, settings["api_base"])
+
+
+def aider(proxy):
+    config = yaml_of("aider.conf.yml")
+    for name in ("model", "weak-model"):
+        require(config[name].startswith("ollama_chat/"), config[name])
+    (setting,) = config["set-env"]
+    variable, _, base = setting.partition("=")
+    named(variable)
+    lists_by_ollama(proxy, base)
+
+
+def goose(proxy):
+    config = yaml_of("goose.yaml")
+    require(config["GOOSE_PROVIDER"] == "ollama" and config["GOOSE_MODEL"], f"{config}")
+    named("GOOSE_PROVIDER", "OLLAMA_HOST")
+    lists_by_ollama(proxy, config["OLLAMA_HOST"])
+    # It talks to the OpenAI-compatible routes of the same server.
+    lists_by_openai(proxy, config["OLLAMA_HOST"] + "/v1")
+
+
 FILES = {
+    "litellm.yaml": litellm,
+    "aider.conf.yml": aider,
+    "goose.yaml": goose,
     "open-webui.compose.yaml": open_webui,
     "codex.config.toml": codex,
     "opencode.json": opencode,

@@ -20,4 +20,5 @@ mod signals;
 mod state;
 #[cfg(target_os = "linux")]
 mod terminal;
+mod troubleshooting;
 mod upstreams;
