@@ -8,6 +8,9 @@ use std::io::{self, ErrorKind};
 /// How the standard library begins the text of a failed name lookup, which has no error kind.
 const LOOKUP_PREFIX: &str = "failed to lookup address information";
 
+/// How the words for a failed name lookup begin.
+const LOOKUP_FAILURE: &str = "cannot resolve the host name";
+
 /// What libraries of C say of a failed name lookup (glibc, musl, macOS), and what is said here.
 const LOOKUPS: &[(&str, &str)] = &[
     ("Name or service not known", "no such name"),
@@ -31,7 +34,7 @@ const ENFILE: i32 = 23;
 /// What went wrong.
 pub fn describe(error: &io::Error) -> String {
     if let Some(why) = lookup_failure(error) {
-        return format!("cannot resolve the host name: {why}");
+        return format!("{LOOKUP_FAILURE}: {why}");
     }
     if let Some(text) = describe_kind(error) {
         return text.to_owned();
@@ -43,6 +46,15 @@ pub fn describe(error: &io::Error) -> String {
             lower_first(text.split(" (os error ").next().unwrap_or_default())
         }
         None => "unknown error".to_owned(),
+    }
+}
+
+/// The words for an error of a connection, with the host's name where it could not be resolved: for operators,
+/// who know it, and not for clients.
+pub fn name_host(text: String, host: &str) -> String {
+    match text.strip_prefix(LOOKUP_FAILURE) {
+        Some(why) => format!("{LOOKUP_FAILURE} {host}{why}"),
+        None => text,
     }
 }
 
@@ -178,6 +190,9 @@ mod tests {
             assert_eq!(describe(&lookup(system)), format!("{prefix}{words}"));
         }
         assert_eq!(describe(&lookup("Bad thing")), format!("{prefix}bad thing"));
+        let named = name_host(describe(&lookup("Try again")), "api.test");
+        assert_eq!(named, "cannot resolve the host name api.test: the name server does not answer");
+        assert_eq!(name_host("connection refused".to_owned(), "api.test"), "connection refused");
     }
 
     #[test]

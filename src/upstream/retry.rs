@@ -21,6 +21,7 @@ use crate::error::{Error, Retry, TimeoutPhase};
 use crate::net::worker_pool;
 use crate::observe::body_log::BodyLogger;
 use crate::observe::metrics::UpstreamMetrics;
+use crate::observe::system_error;
 use crate::upstream::backoff::{LONG_DELAY, RetryPolicy};
 use crate::upstream::breaker::{Caller, CircuitOpen, Permit};
 use crate::upstream::repair::{has_malformed_arguments, read_arguments_rejection};
@@ -386,7 +387,7 @@ impl Client {
                         "upstream{} unreachable ({}): new requests fail at once until it answers \
                          again",
                         self.log_name(),
-                        error.log_text()
+                        self.describe_failure(error)
                     );
                     self.on_open.get().iter().for_each(|on_open| on_open());
                 }
@@ -469,8 +470,13 @@ impl Client {
                 format!("no response within {limit} s ({name})")
             }
             Error::UpstreamTimeout(TimeoutPhase::Head) => "no response in time".to_owned(),
-            _ => error.log_text(),
+            _ => self.describe_failure(error),
         }
+    }
+
+    /// The same, whatever the operation.
+    fn describe_failure(&self, error: &Error) -> String {
+        system_error::name_host(error.log_text(), self.base_url.host())
     }
 }
 

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::error::{Error, Result as ErrorResult};
 use crate::models::configured::Target;
 use crate::models::store::Store;
+use crate::observe::system_error;
 use crate::upstream::{Client, RetryEnv, ServerSettings, Settings, Trace};
 
 /// Where to look when something else than an OpenAI-compatible server answers.
@@ -121,9 +122,12 @@ struct Failure {
 }
 
 impl Failure {
-    fn new(error: &Error) -> Self {
+    fn new(error: &Error, server: &ServerSettings) -> Self {
         let text = match error {
-            Error::Connect(reason) => format!("cannot be reached: {reason}"),
+            Error::Connect(_) => {
+                let reason = system_error::name_host(error.log_text(), server.base_url.host());
+                format!("cannot be reached: {reason}")
+            }
             Error::UpstreamProtocol(..) => format!("error: {}: {ADVICE}", error.message()),
             error => format!("error: {}", error.message()),
         };
@@ -157,7 +161,8 @@ fn ask(server: &ServerSettings, settings: Settings) -> Answer<'_> {
             let profile = client.configured_profile.or(listed.profile).unwrap_or(&GENERIC);
             ids = Some(listed.iter().map(|model| model.id.clone()).collect());
             // A fixed list shows nothing of the server.
-            let probed = server.list.as_ref().map_or(Ok(()), |_| probe(&client, &mut trace));
+            let probed =
+                server.list.as_ref().map_or(Ok(()), |_| probe(&client, server, &mut trace));
             probed.map(|()| Some(profile.name))
         }
         Err(error @ Error::MissingEndpoint(_)) => {
@@ -165,24 +170,26 @@ fn ask(server: &ServerSettings, settings: Settings) -> Answer<'_> {
             if client.has_chat_endpoint(&mut trace) {
                 Ok(None)
             } else {
-                let mut failure = Failure::new(&error);
+                let mut failure = Failure::new(&error, server);
                 failure.text.push_str("; it has no chat/completions either: ");
                 failure.text.push_str(ADVICE);
                 Err(failure)
             }
         }
-        Err(error) => Err(Failure::new(&error)),
+        Err(error) => Err(Failure::new(&error, server)),
     };
     Answer { server, result, ids, milliseconds: began.elapsed().as_millis() }
 }
 
 /// Whether a server that is not asked for its models answers at all, and takes the key.
-fn probe(client: &Client, trace: &mut Trace) -> Result<(), Failure> {
+fn probe(client: &Client, server: &ServerSettings, trace: &mut Trace) -> Result<(), Failure> {
     let is_refusal = |error: &Error| match error {
         Error::ModelNotFound(_) | Error::Unsupported(_) | Error::UpstreamInBand { .. } => true,
         Error::UpstreamStatus { status, .. } => !matches!(status, 401 | 403 | 404 | 405 | 501),
         _ => false,
     };
     let probed: ErrorResult<()> = client.probe_chat(trace);
-    probed.or_else(|error| if is_refusal(&error) { Ok(()) } else { Err(Failure::new(&error)) })
+    probed.or_else(
+        |error| if is_refusal(&error) { Ok(()) } else { Err(Failure::new(&error, server)) },
+    )
 }

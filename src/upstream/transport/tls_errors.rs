@@ -34,8 +34,7 @@ const WANTS_CERTIFICATE: &str = "the server wants a client certificate: set clie
 
 const NO_CERTIFICATE: &str = "the server shows no certificate";
 
-const INVALID_TLS: &str =
-    "the server sent what is not valid in TLS: does something on the way change the connection?";
+const INVALID_TLS: &str = "the server sent an invalid TLS message: does a firewall or a proxy on the way change the connection?";
 
 const TOO_OLD: &str = "the server has no version or cipher of TLS that is supported (1.2 and 1.3)";
 

@@ -101,6 +101,21 @@ fn a_refusal_of_the_upstream_is_told_in_words_and_without_its_text() {
 }
 
 #[test]
+fn a_host_name_that_does_not_exist_is_named_to_the_operator_and_not_to_clients() {
+    let env = [("OPENAI_BASE_URL", "http://nowhere.invalid/v1"), ("RETRY_MAX", "0")];
+    let mut command = program();
+    let (code, told, _) = run(command.args(["--check", "--port", "0"]).envs(env));
+    let words = "cannot resolve the host name nowhere.invalid: ";
+    assert!(code == Some(1) && told.contains(words), "{told}");
+    let running = Running::start(program().envs(env));
+    let answer = Client::connect(running.addr).post("/api/chat", chat("Hi")).answer();
+    let text = "cannot reach the upstream: cannot resolve the host name: ";
+    assert!(answer.error().starts_with(text) && !answer.error().contains("nowhere"));
+    let log = running.stop();
+    assert!(log.contains(&format!("chat failed: {words}")), "{log}");
+}
+
+#[test]
 fn what_to_do_about_a_foreign_host_or_origin_is_told_once() {
     let upstream = Upstream::start();
     let running = Running::start(program().env("OPENAI_BASE_URL", upstream.base_url()));
