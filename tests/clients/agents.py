@@ -319,6 +319,18 @@ def native(session, name):
     return found[0]
 
 
+CLIENTS = HERE.parent.parent / "scripts" / "clients"
+DEFAULT = "http://localhost:11434"
+
+
+def ready_file(session, name):
+    """A file of scripts/clients as a user would have it, with the address and the model of this session."""
+    text = (CLIENTS / name).read_text()
+    assert DEFAULT in text and "gpt-4o" in text, f"{name} names neither the proxy nor a model"
+    text = re.sub(r"gpt-4o(-mini)?", session.model, text.replace(DEFAULT, session.proxy))
+    return session.write(name, text)
+
+
 class ClaudeCode(Agent):
     """Claude Code over /v1/messages."""
 
@@ -328,20 +340,17 @@ class ClaudeCode(Agent):
     def play(self, session):
         servers = {"tiny": {"command": TINY[0], "args": TINY[1:]}}
         config = session.write("mcp.json", {"mcpServers": servers})
-        models = ("MODEL", "DEFAULT_OPUS_MODEL", "DEFAULT_SONNET_MODEL", "DEFAULT_HAIKU_MODEL")
-        command = [native(session, "claude"), "-p", "--dangerously-skip-permissions"]
+        file = ready_file(session, "claude-code.env")
+        command = ["sh", "-c", '. "$0" && exec "$@"', file, native(session, "claude")]
+        command += ["-p", "--dangerously-skip-permissions"]
         command += ["--strict-mcp-config", "--mcp-config", config, "--", session.prompt]
         return session.must_run(
             command,
             IS_SANDBOX="1",
-            ANTHROPIC_BASE_URL=session.proxy,
-            ANTHROPIC_AUTH_TOKEN="ollama",
-            ANTHROPIC_API_KEY="",
             DISABLE_TELEMETRY="1",
             DISABLE_ERROR_REPORTING="1",
             DISABLE_AUTOUPDATER="1",
             CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC="1",
-            **{f"ANTHROPIC_{name}": session.model for name in models},
         )
 
 
@@ -352,11 +361,9 @@ class Codex(Agent):
     tasks = ("work+mcp", "break", "overflow")
 
     def play(self, session):
-        provider = '[model_providers.proxy]\nname = "proxy"\nwire_api = "responses"\n'
-        provider += f'base_url = "{session.proxy}/v1"\n'
+        ready = ready_file(session, "codex.config.toml").read_text()
         server = f'[mcp_servers.tiny]\ncommand = "{TINY[0]}"\nargs = ["{TINY[1]}"]\n'
-        first = f'model_provider = "proxy"\nmodel = "{session.model}"\n'
-        session.write(".codex/config.toml", f"{first}{provider}{server}[analytics]\nenabled = false\n")
+        session.write(".codex/config.toml", f"{ready}{server}[analytics]\nenabled = false\n")
         if session.kind != "overflow":
             return session.must_run(self.command(session, session.prompt))
         # The turn whose prompt is too long ends; the next one begins with a summary.

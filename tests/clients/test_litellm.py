@@ -2,10 +2,12 @@
 
 import json
 import os
+from pathlib import Path
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # Its price list is not to be fetched.
 
 import litellm  # noqa: E402
+import yaml  # noqa: E402
 from checks import Journal, check, raises, run, setting  # noqa: E402
 
 PROXY = setting("PROXY_URL")
@@ -143,6 +145,16 @@ def an_image_is_sent_with_its_type():
     ]
     answer = complete(CHAT, [{"role": "user", "content": parts}])
     assert json.loads(text_of(answer)) == ["image/png"], answer
+
+
+@check
+async def the_file_of_scripts_clients_asks_the_proxy():
+    text = (Path(__file__).resolve().parents[2] / "scripts/clients/litellm.yaml").read_text()
+    text = text.replace("http://localhost:11434", PROXY).replace("gpt-4o", "scripted-1")
+    router = litellm.Router(model_list=yaml.safe_load(text)["model_list"])
+    messages = [{"role": "user", "content": "echo: yes"}]
+    answer = await router.acompletion("scripted-1", messages=messages)
+    assert text_of(answer) == "yes", answer
 
 
 @check
