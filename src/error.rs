@@ -14,9 +14,9 @@
 //! | a request that cannot be understood, or asks for what cannot be served | 400 |
 //! | an invalid option, `format` or `template`, as in Ollama | 500 |
 //! | no client key or a wrong one, where keys are configured | 401, with `WWW-Authenticate` |
-//! | too many wrong client keys of one address | 429, with `Retry-After` |
+//! | too many wrong client keys of one address; a limit of a client key is reached | 429, with `Retry-After` |
 //! | an origin or a host that is not allowed | 403, empty |
-//! | a cloud model that is not listed; deleting a model of the upstream | 403 |
+//! | a cloud model that is not listed; deleting a model of the upstream; a model that the client key may not use | 403 |
 //! | unknown route, unknown model, an earlier response that is not kept | 404 |
 //! | a known route with another method | 405, with `Allow` |
 //! | a body that arrives too slowly | 408 |
@@ -131,6 +131,28 @@ impl ErrorCode {
         &Self { status: 500, code: "compaction_failed", param: None };
 }
 
+/// A limit of a client key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyLimit {
+    /// Requests in a minute.
+    RequestsPerMinute,
+    /// Tokens of prompts and responses in a day.
+    TokensPerDay,
+    /// Requests at the same time.
+    MaxParallel,
+}
+
+impl KeyLimit {
+    /// The word for the configuration, log and metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::RequestsPerMinute => "requests_per_minute",
+            Self::TokensPerDay => "tokens_per_day",
+            Self::MaxParallel => "max_parallel",
+        }
+    }
+}
+
 /// Everything that can go wrong with one exchange. A variant with a `String` holds the text for the
 /// client, unless it says otherwise.
 #[derive(Clone, Debug, PartialEq)]
@@ -174,6 +196,17 @@ pub enum Error {
     Unauthorized,
     /// The request has a wrong client key, and its address has sent too many; holds the time to wait.
     TooManyWrongKeys(Duration),
+    /// The client key has reached one of its limits.
+    KeyLimitReached {
+        /// The limit.
+        limit: KeyLimit,
+        /// How much it allows.
+        allowed: u64,
+        /// The time after which the request may pass.
+        wait: Duration,
+    },
+    /// The client key may not use the model.
+    ModelNotAllowed(String),
     /// The proxy does not allow the operation.
     Forbidden(String),
     /// A response of the proxy's own has this status, and a body that tells why.
@@ -389,6 +422,8 @@ impl Error {
             Self::ModelNotFound(_) => ("model_not_found", 404),
             Self::Unauthorized => ("unauthorized", 401),
             Self::TooManyWrongKeys(_) => ("too_many_wrong_keys", 429),
+            Self::KeyLimitReached { limit, .. } => (limit.word(), 429),
+            Self::ModelNotAllowed(_) => ("model_not_allowed", 403),
             Self::Forbidden(_) => ("forbidden", 403),
             Self::OwnStatus(status) => ("status", *status),
             Self::StateFile(_) => ("state", 500),
@@ -416,6 +451,7 @@ impl Error {
             | Self::InvalidOption(text)
             | Self::Unsupported(text)
             | Self::ModelNotFound(text)
+            | Self::ModelNotAllowed(text)
             | Self::Forbidden(text)
             | Self::StateFile(text)
             | Self::Coded(_, text)
@@ -457,6 +493,9 @@ impl Error {
             Self::TooManyWrongKeys(wait) => {
                 let seconds = wait.as_secs_f64().ceil();
                 return format!("too many wrong keys from this address: wait {seconds} s");
+            }
+            Self::KeyLimitReached { limit, allowed, wait } => {
+                return describe_limit(*limit, *allowed, *wait);
             }
             Self::Unauthorized => {
                 "unauthorized: send one of this proxy's keys as \"Authorization: Bearer KEY\" or \
@@ -551,6 +590,16 @@ impl Error {
     }
 }
 
+fn describe_limit(limit: KeyLimit, allowed: u64, wait: Duration) -> String {
+    let seconds = wait.as_secs_f64().ceil();
+    let what = match limit {
+        KeyLimit::RequestsPerMinute => "requests a minute",
+        KeyLimit::TokensPerDay => "tokens a day (UTC)",
+        KeyLimit::MaxParallel => "requests at the same time",
+    };
+    format!("rate limit reached: this key is allowed {allowed} {what}; try again in {seconds} s")
+}
+
 /// For the log: the kind, and details of our own. Texts of the upstream or the client are left out:
 /// they can hold parts of a prompt.
 impl fmt::Display for Error {
@@ -614,6 +663,10 @@ mod tests {
         check(Error::Unauthorized, false, Some(401), Never);
         check(Error::TooManyWrongKeys(Duration::ZERO), false, Some(429), Never);
         check(Error::Forbidden(text()), false, Some(403), Never);
+        check(Error::ModelNotAllowed(text()), false, Some(403), Never);
+        let limit = KeyLimit::RequestsPerMinute;
+        let reached = Error::KeyLimitReached { limit, allowed: 1, wait: Duration::ZERO };
+        check(reached, false, Some(429), Never);
         check(Error::OwnStatus(401), false, Some(401), Never);
         check(Error::StateFile(text()), false, Some(500), Never);
         check(Error::Busy, false, Some(503), Never);

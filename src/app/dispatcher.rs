@@ -29,9 +29,10 @@ use crate::handlers::{App, AppView, Context, Handler, ROUTES};
 use crate::http::access::{AccessControl, AccessDecision, Denial, EarlyResponse, RequestInfo};
 use crate::http::client_keys::Credentials;
 use crate::http::exchange::{Exchange, IncomingRequest, RequestHead};
-use crate::http::routes::{self, Lane, ResolvedRoute};
+use crate::http::routes::{self, Lane, Outcome, ResolvedRoute};
 use crate::http::wrong_keys::WrongKeys;
 use crate::net::connection_guard::{Registry, Rejection};
+use crate::net::key_limits::KeyUse;
 use crate::net::memory_budget::MemoryBudget;
 use crate::net::memory_pressure::MemoryPressure;
 use crate::net::worker_pool::{Overcommit, WorkerPool};
@@ -158,6 +159,10 @@ impl Dispatcher {
                 self.count_wrong_keys(access.decide(&request), (client, received))
             }
         };
+        let body_bytes = request.body_length().unwrap_or_default();
+        let (decision, key_use) = begin_key_use(decision, &route, (received, body_bytes), &|| {
+            handlers::is_passed_on(request.method().as_str(), request.url())
+        });
         let request_id = format!("req_{:08x}", rand::random::<u32>());
         let (format, reservation) = (route.error_format, self.memory_budget.new_reservation());
         let mut exchange = Exchange::new(request, request_id, format, reservation, connection);
@@ -168,14 +173,15 @@ impl Dispatcher {
         if let Some(fault) = fault {
             log::warn!("{} rejected: {fault}", exchange.request_id());
         }
-        let AccessDecision { response, headers, denial_reason: denial, .. } = decision;
+        exchange.set_key_use(key_use);
+        let AccessDecision { response, headers, denial_reason: denial, key, .. } = decision;
         if fault.is_some() || denial == Some(Denial::TooManyWrongKeys) {
             // Not left to another thread: the next request on the connection may already have arrived.
             exchange.close_after_response();
         }
         exchange.add_headers(headers);
         let early_response = response;
-        let job = Job { exchange, route, early_response, received, client, denial, access };
+        let job = Job { exchange, route, early_response, received, client, denial, access, key };
         self.submit(Box::new(job));
     }
 
@@ -250,6 +256,37 @@ impl Dispatcher {
     }
 }
 
+/// Counts a request that asks a model for its key, if that has a name, and refuses it where a limit of the key
+/// is reached.
+fn begin_key_use(
+    mut decision: AccessDecision,
+    route: &ResolvedRoute<Handler>,
+    (received, body_bytes): (Instant, usize),
+    is_passed_on: &dyn Fn() -> bool,
+) -> (AccessDecision, Option<Arc<KeyUse>>) {
+    let Some(key) = decision.key.as_ref().filter(|_| decision.response.is_none()) else {
+        return (decision, None);
+    };
+    let asks_model = match route.outcome {
+        Outcome::Found(found) => found.asks_model,
+        Outcome::NotFound => is_passed_on(),
+        Outcome::MethodNotAllowed(_) | Outcome::Redirect { .. } => false,
+    };
+    if !asks_model {
+        return (decision, None);
+    }
+    match key.begin(received, body_bytes) {
+        Ok(key_use) => (decision, Some(key_use)),
+        Err(error) => {
+            if let Error::KeyLimitReached { limit, .. } = &error {
+                decision.denial_reason = Some(Denial::KeyLimit(*limit));
+            }
+            decision.response = Some(EarlyResponse::Fail(error));
+            (decision, None)
+        }
+    }
+}
+
 /// What access depends on.
 fn describe<'a>(
     request: &'a IncomingRequest,
@@ -286,8 +323,8 @@ fn serve_counted(app: &App, job: Box<Job>) {
         None
     };
     redact::with_request_key(client_key.as_ref(), || {
-        let trace =
-            Trace { client_key: client_key.clone(), ..Trace::new(job.exchange.request_id()) };
+        let (client_key, key_use) = (client_key.clone(), job.exchange.key_use().cloned());
+        let trace = Trace { client_key, key_use, ..Trace::new(job.exchange.request_id()) };
         serve_traced(app, job, trace);
     });
 }
@@ -295,9 +332,10 @@ fn serve_counted(app: &App, job: Box<Job>) {
 fn serve_traced(app: &App, job: Box<Job>, mut trace: Trace) {
     let mut stack = StackTrimmer::default();
     let (received, metrics) = (job.received, &app.metrics);
+    let key = job.key.clone();
     let work = |route: &ResolvedRoute<Handler>, exchange: &mut Exchange, trace: &mut Trace| {
         let (router, stack) = (app.router(), &mut stack);
-        let app = AppView { state: app, router: &router };
+        let app = AppView { state: app, router: &router, key: key.as_deref() };
         handlers::handle(Context { app, route, exchange, trace, stack, received_at: received })
     };
     match job.exchange.cancel_token() {

@@ -77,6 +77,7 @@
 pub mod check;
 pub(crate) mod dispatcher;
 pub mod healthcheck;
+mod key_counts;
 mod outcome;
 mod reload;
 pub mod server;

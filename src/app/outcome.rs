@@ -11,7 +11,7 @@
 //! req_1a2b3c4d POST "/api/chat" model="m" status=200 attempts=1 duration_ms=812 time_to_first_token_ms=90 client=10.0.0.7 route=/api/chat bytes=9817 tokens_cached=5 tokens=9+120 upstream_request_id=... upstream=default
 //! ```
 //!
-//! `client_left=true`, `access=REASON` and `error=KIND` follow where they apply, the last one at the end. The
+//! `key=NAME` follows the client's address if its key has a name. `client_left=true`, `access=REASON` and `error=KIND` follow where they apply, the last one at the end. The
 //! time to the first token is told of streams, cached tokens where the upstream tells of them, `bytes` are
 //! those of the response's body. In JSON `message` is `request`, the members have the same names, and those of
 //! what has no name here are `request_id`, `method`, `path`, `tokens_in` and `tokens_out`.
@@ -24,10 +24,11 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, KeyLimit, Result};
 use crate::handlers::Handler;
 use crate::http::access::{AccessControl, Denial, EarlyResponse};
 use crate::http::exchange::Exchange;
+use crate::http::named_keys::ClientKey;
 use crate::http::routes::ResolvedRoute;
 use crate::observe::logging::{self, Fact, Value};
 use crate::observe::metrics::{GENERATION_ROUTES, Metrics, RequestRecord};
@@ -49,6 +50,8 @@ pub(super) struct Job {
     pub denial: Option<Denial>,
     /// The rules that let it pass.
     pub access: Arc<AccessControl>,
+    /// The client key that it came with, if that has a name.
+    pub key: Option<Arc<ClientKey>>,
 }
 
 /// How a request ended.
@@ -96,13 +99,18 @@ fn record(metrics: &Metrics, job: &mut Job, trace: &mut Trace, mut result: Resul
         result = Err(Error::Internal("a handler returned without a response"));
     }
     if let Err(error) = &result {
-        if trace.retries_exhausted || matches!(error, Error::TooManyWrongKeys(_)) {
+        if let (Error::ModelNotAllowed(_), Some(key)) = (error, &job.key) {
+            key.refuse_model();
+            job.denial = Some(Denial::ModelNotAllowed);
+        }
+        if trace.retries_exhausted || never_helps_to_retry(error) {
             exchange.forbid_retry();
         }
         exchange.set_upstream(trace.upstream.clone());
         exchange.fail(error);
     }
     let outcome = judge(exchange, trace, result);
+    end_key_use(exchange, trace);
     metrics.record_request(&RequestRecord {
         route: job.route.pattern(),
         model: &trace.model,
@@ -128,6 +136,27 @@ fn log_advice(job: &Job) {
     if let Some(advice) = denial.and_then(|denial| job.access.first_advice(denial)) {
         log::warn!("{} {advice}", job.exchange.request_id());
     }
+}
+
+/// True where a client that sends the request once more, as the official ones do, gets the same.
+fn never_helps_to_retry(error: &Error) -> bool {
+    let is_daily = |limit: &KeyLimit| *limit == KeyLimit::TokensPerDay;
+    match error {
+        Error::TooManyWrongKeys(_) => true,
+        Error::KeyLimitReached { limit, .. } => is_daily(limit),
+        _ => false,
+    }
+}
+
+/// Counts what a request of a key with a name has used, and gives its place back. A stream whose upstream told
+/// of no tokens, or whose client left before that, counts by its events.
+fn end_key_use(exchange: &Exchange, trace: &mut Trace) {
+    let Some(key_use) = exchange.key_use() else { return };
+    if trace.tokens == (0, 0) && exchange.first_line_at().is_some() {
+        trace.tokens = key_use.estimate(exchange.events());
+    }
+    key_use.count(trace.tokens);
+    key_use.end();
 }
 
 /// Decides how a request ended whose response is complete.
@@ -183,6 +212,7 @@ fn log_request(job: &Job, trace: &Trace, outcome: &Outcome) {
         time_to_first_token(job)
             .map(|time| Fact::new("time_to_first_token_ms", Number(to_millis(time)))),
         Some(Fact::new("client", Word(&client))),
+        job.key.as_deref().map(|key| Fact::new("key", Word(key.name()))),
         job.route.pattern().map(|route| Fact::new("route", Word(route))),
         Some(Fact::new("bytes", Number(exchange.body_bytes()))),
         trace.cached_tokens.map(|count| Fact::new("tokens_cached", Number(count))),

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use crate::app::dispatcher::Dispatcher;
+use crate::app::key_counts;
 use crate::config::{Config, ConfigError};
 use crate::handlers::App;
 use crate::http::access::AccessControl;
@@ -53,7 +54,10 @@ impl Reloader {
         let router = Router::new(upstreams, config.models, shared, Some(&before));
         let changes = describe(&before, &router);
         let (origins, keys) = (config.origins, config.proxy_api_keys);
-        let access = AccessControl::new(origins, keys, self.listen_address, host_info::detect());
+        let named = self.app.keys.apply(&keys);
+        let access = AccessControl::new(origins, keys, self.listen_address, host_info::detect())
+            .with_named_keys(named);
+        key_counts::start(&self.app);
         dispatcher.set_access(access);
         self.app.reload(&settings, router);
         self.app.metrics.reloads.add("ok", 1);

@@ -16,6 +16,7 @@ use crossbeam_channel::Receiver;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::app::dispatcher::{self, Dispatcher, WorkerPools};
+use crate::app::key_counts;
 use crate::app::reload::Reloader;
 use crate::app::shutdown::Shutdown;
 use crate::app::start_lines::{self, StartLines};
@@ -23,6 +24,7 @@ use crate::config::{Config, ConfigError};
 use crate::handlers::App;
 use crate::http::access::{AccessControl, Denial};
 use crate::http::host_info;
+use crate::http::named_keys::KeyBook;
 use crate::models::store::Store;
 use crate::net::acceptor::{Acceptor, reset_panic};
 use crate::net::cancel;
@@ -124,7 +126,10 @@ impl Server {
             bind(&host, port).map_err(|error| listen_error(&config.host, port, &error))?;
         let (origins, keys) = (config.origins.clone(), config.proxy_api_keys.clone());
         let listen_address = listener.local_addr()?.ip();
-        let access = AccessControl::new(origins, keys, listen_address, host_info::detect());
+        let named_keys = KeyBook::default();
+        let named = named_keys.apply(&keys);
+        let access = AccessControl::new(origins, keys, listen_address, host_info::detect())
+            .with_named_keys(named);
         let (workers, queue, grace) = (config.workers, config.max_queue, config.shutdown_grace);
         let registry = Registry::new(config.max_per_client, cfg!(target_os = "linux"));
         let limits = Limits { body_timeout: config.request_timeout, ..config.connection_limits };
@@ -139,7 +144,10 @@ impl Server {
         let router = memory_budget
             .scope(|| Router::new(upstreams, config.models.clone(), (&retry_env, &metrics), None));
         let settings = config.handler_settings(system_limits.max_kept_bytes());
-        let app = Arc::new(App::new(settings, router, store, metrics.clone(), SystemTime::now()));
+        let mut app = App::new(settings, router, store, metrics.clone(), SystemTime::now());
+        app.keys = named_keys;
+        let app = Arc::new(app);
+        key_counts::start(&app);
         let reloader = Reloader {
             app: app.clone(),
             retry_env,
@@ -250,7 +258,9 @@ impl Server {
         self.wait_until_idle(began);
         self.acceptor.stop();
         let left = self.grace.saturating_sub(began.elapsed());
-        self.dispatcher.close().is_none_or(|pools| pools.drain(left))
+        let is_drained = self.dispatcher.close().is_none_or(|pools| pools.drain(left));
+        key_counts::save(&self.reloader.app);
+        is_drained
     }
 
     /// Waits until no request is active, at most for the grace period.

@@ -23,7 +23,8 @@ pub fn finalize(config: &mut Config) -> Result<(), String> {
     if let Some(path) = &config.proxy_api_keys_file {
         let (keys, warning) =
             read_key_file(path).map_err(|reason| format!("{OPTION_NAME}: {reason}"))?;
-        config.proxy_api_keys.extend(keys);
+        let added = config.proxy_api_keys.extend(keys);
+        added.map_err(|reason| format!("{OPTION_NAME}: {reason}"))?;
         config.warnings.extend(warning);
     }
     if config.proxy_api_keys.is_empty() && is_exposed(&config.host, lookup_host) {

@@ -18,7 +18,9 @@ pub(super) fn transcriptions(context: &mut Context<'_>) -> Result<()> {
     let kind = context.exchange.header("Content-Type").unwrap_or_default();
     let is_form = kind.trim_start().to_ascii_lowercase().starts_with("multipart/form-data");
     let length = context.exchange.content_length();
-    if is_form && length.is_some_and(|length| length > LARGE_BODY_BYTES) {
+    // What follows could name another model.
+    let streams = !context.app.limits_models();
+    if streams && is_form && length.is_some_and(|length| length > LARGE_BODY_BYTES) {
         let read = |app: AppView<'_>, prefix: &[u8], trace: &mut _| {
             let found = multipart::find_model(prefix);
             let named = found.map(|found| NamedModel::new((app, trace), found, encode, no_key));
@@ -35,6 +37,7 @@ pub(super) fn transcriptions(context: &mut Context<'_>) -> Result<()> {
         return Err(Error::invalid_request(text));
     }
     let found = multipart::find_model(&body).ok_or_else(model_required_error)?;
+    context.app.check_form(&body)?;
     let (app, headers) = (context.app, passed_on::select_headers(context));
     let named = NamedModel::new((app, context.trace), found, encode, no_key)?;
     let passed = named.pass_whole((app, context.trace), TARGET, &headers, body)?;

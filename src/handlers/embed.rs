@@ -106,6 +106,9 @@ pub(super) fn embeddings(context: &mut Context<'_>, text: String) -> Result<()> 
         Reply::Translated(embedded) => embedded,
     };
     drop(text);
+    if let (Some(tokens), true) = (embedded.tokens, context.trace.key_use.is_some()) {
+        context.trace.set_tokens((tokens, 0));
+    }
     context.name_upstream();
     context.exchange.respond(200, ContentType::JSON, &embedded.answer.finish(None))
 }
@@ -306,7 +309,7 @@ impl BatchPlan {
 
 fn build_metrics(context: &mut Context<'_>, tokens: Option<u64>) -> EmbedMetrics {
     let prompt_eval_count = tokens.unwrap_or(0);
-    context.trace.tokens = (prompt_eval_count, 0);
+    context.trace.set_tokens((prompt_eval_count, 0));
     EmbedMetrics {
         total_duration: to_nanos(context.received_at.elapsed()),
         load_duration: to_nanos(context.trace.time_to_last_attempt(context.received_at)),

@@ -13,9 +13,10 @@ use super::Context;
 use super::info::VERSION;
 use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
+use crate::http::named_keys::{KeySnapshot, REFUSAL_WORDS};
 use crate::net::memory_budget;
 use crate::observe::circuit_state::CircuitState;
-use crate::observe::metrics::UpstreamState;
+use crate::observe::metrics::{KeyMetrics, UpstreamState};
 use crate::observe::redact;
 use crate::upstream::{Trace, Upstream};
 
@@ -51,8 +52,22 @@ fn circuits(context: &Context<'_>) -> Vec<CircuitState> {
 /// `GET /metrics`.
 pub(super) fn metrics(context: &mut Context<'_>) -> Result<()> {
     let states: Vec<_> = context.app.router.upstreams().iter().map(|it| state(it)).collect();
-    let text = context.app.metrics.render(&states, VERSION, context.app.started_at);
+    let snapshots = context.app.keys.snapshots();
+    let keys: Vec<_> = snapshots.iter().map(describe_key).collect();
+    let text = context.app.metrics.render(&states, &keys, VERSION, context.app.started_at);
     context.exchange.respond(200, ContentType::METRICS, text.as_bytes())
+}
+
+fn describe_key(key: &KeySnapshot) -> KeyMetrics<'_> {
+    let counts = &key.counts;
+    KeyMetrics {
+        name: &key.named.name,
+        requests: counts.requests,
+        refused: std::array::from_fn(|at| (REFUSAL_WORDS[at], counts.refused[at])),
+        tokens: counts.tokens,
+        in_flight: counts.in_flight,
+        tokens_today: key.tokens_today(),
+    }
 }
 
 fn state(upstream: &Upstream) -> UpstreamState<'_> {

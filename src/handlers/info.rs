@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::time::SystemTime;
 
 use super::model_lookup::AnyModel;
-use super::{Context, model_required_error, native_manage};
+use super::{Context, key_access, model_required_error, native_manage};
 use crate::api::ollama::decode;
 use crate::api::ollama::request::ShowRequest;
 use crate::api::ollama::response::{ListEntry, ListResponse, VersionResponse};
@@ -41,14 +41,18 @@ pub(super) fn tags(context: &mut Context<'_>) -> Result<()> {
     let is_hidden = |id: &str| {
         made.contains_key(&names::canonical_key(id)) || app.router.find_configured(id).is_some()
     };
-    let configured = app.router.models().iter().filter(|model| !model.is_hidden);
+    let trace = context.trace.clone();
+    let may_use = |name: &str| app.may_use(name, &trace);
+    let configured =
+        app.router.models().iter().filter(|it| !it.is_hidden && may_use(&it.model.name));
     let mut models: Vec<_> = configured
         .map(|configured| {
             let base = app.find_base_model(&configured.model, context.trace);
             ListEntry::Made(configured.model.render_tag(&base, &render_context))
         })
         .collect();
-    let made = made.values().filter(|model| app.router.find_configured(&model.name).is_none());
+    let is_shown = |name: &str| app.router.find_configured(name).is_none() && may_use(name);
+    let made = made.values().filter(|model| is_shown(&model.name));
     models.extend(newest_first(made.map(|model| {
         let base = app.find_base_model(model, context.trace);
         (model.modified_time(), ListEntry::Made(model.render_tag(&base, &render_context)))
@@ -57,7 +61,7 @@ pub(super) fn tags(context: &mut Context<'_>) -> Result<()> {
     let of_upstreams = list
         .iter()
         .chain(&unlisted)
-        .filter(|model| !is_hidden(&model.id))
+        .filter(|model| !is_hidden(&model.id) && may_use(&model.id))
         // Pickers show every entry, and nobody can chat with a model of speech, images or ranking.
         .filter(|model| model.own_tag.is_some() || !model.capability_names().is_empty())
         .map(|model| (model.modified_time(&render_context), model.list_entry(&render_context)));
@@ -85,6 +89,7 @@ pub(super) fn ps(context: &mut Context<'_>) -> Result<()> {
     let native = native_manage::running(context);
     let mut running = app.running_models.list(SystemTime::now());
     running.retain(|(id, _)| app.find_virtual(id).is_some() || !native.knows(id));
+    running.retain(|(id, _)| app.may_use(id, context.trace));
     // The list gives the same digests and context lengths as `/api/tags`.
     let list = if running.is_empty() { None } else { app.list_if_known(context.trace) };
     let list = list.as_deref().map_or(&[][..], |list| list);
@@ -115,6 +120,7 @@ pub(super) fn ps(context: &mut Context<'_>) -> Result<()> {
 
 /// `POST /api/show`.
 pub(super) fn show(context: &mut Context<'_>, text: String) -> Result<()> {
+    key_access::check_named(context, &text, &["model", "name"])?;
     if native_manage::show(context, &text)? {
         return Ok(());
     }

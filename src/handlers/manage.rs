@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::model_lookup::AnyModel;
 use super::transfer::{no_manifest, send_progress};
-use super::{AppView, Context, LoadOptions, model_required_error, native_manage};
+use super::{AppView, Context, LoadOptions, key_access, model_required_error, native_manage};
 use crate::api::ollama::decode;
 use crate::api::ollama::manage::{CopyRequest, CreateRequest, DeleteRequest, model_or_name};
 use crate::api::wire::keep_alive::KeepAlive;
@@ -22,6 +22,7 @@ use crate::models::virtual_model::VirtualModel;
 
 /// `POST /api/create`.
 pub(super) fn create(context: &mut Context<'_>, text: String) -> Result<()> {
+    key_access::check_create(context, &text)?;
     if native_manage::create(context, &text)? {
         return Ok(());
     }
@@ -47,6 +48,8 @@ pub(super) fn create(context: &mut Context<'_>, text: String) -> Result<()> {
 
 /// `POST /api/copy`.
 pub(super) fn copy(context: &mut Context<'_>, text: String) -> Result<()> {
+    key_access::check_named(context, &text, &["source"])?;
+    key_access::check_named(context, &text, &["destination"])?;
     if native_manage::copy(context, &text)? {
         return Ok(());
     }
@@ -59,10 +62,10 @@ pub(super) fn copy(context: &mut Context<'_>, text: String) -> Result<()> {
     let from = context
         .app
         .parse_full_model_name(Some(source), context.trace, bad_source)
-        .map_err(|_| bad_source())?;
+        .map_err(|error| unless_refused(error, bad_source))?;
     let bad_destination = || invalid("destination", destination);
     let to = context.app.parse_full_model_name(Some(destination), context.trace, bad_destination);
-    let to = to.map_err(|_| bad_destination())?;
+    let to = to.map_err(|error| unless_refused(error, bad_destination))?;
     if !names::is_valid(&from) && !model_exists(context, &from)? {
         return Err(bad_source());
     }
@@ -86,6 +89,7 @@ pub(super) fn copy(context: &mut Context<'_>, text: String) -> Result<()> {
 
 /// `DELETE /api/delete`.
 pub(super) fn delete(context: &mut Context<'_>, text: String) -> Result<()> {
+    key_access::check_named(context, &text, &["model", "name"])?;
     if native_manage::delete(context, &text)? {
         return Ok(());
     }
@@ -94,7 +98,7 @@ pub(super) fn delete(context: &mut Context<'_>, text: String) -> Result<()> {
     let invalid = || Error::invalid_request(format!("name {given:?} is invalid"));
     let name =
         match context.app.parse_full_model_name(Some(given), context.trace, model_required_error) {
-            Err(_) if !given.is_empty() => return Err(invalid()),
+            Err(error) if !given.is_empty() => return Err(unless_refused(error, invalid)),
             name => name?,
         };
     if let Some(model) = context.app.store.get(&name)
@@ -113,6 +117,11 @@ pub(super) fn delete(context: &mut Context<'_>, text: String) -> Result<()> {
         return Err(Error::Forbidden(reason));
     }
     if names::is_valid(&name) { Err(Error::model_not_found(given)) } else { Err(invalid()) }
+}
+
+/// The error of a name on a route with words of its own.
+fn unless_refused(error: Error, invalid: impl FnOnce() -> Error) -> Error {
+    if matches!(error, Error::ModelNotAllowed(_)) { error } else { invalid() }
 }
 
 /// The upstream model that `from` means, and the virtual model before the request is applied to it;

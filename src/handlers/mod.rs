@@ -61,6 +61,7 @@ mod fill_in;
 mod health;
 mod info;
 mod keepalive;
+mod key_access;
 mod manage;
 mod model_lookup;
 mod model_request;
@@ -80,12 +81,13 @@ pub mod stack_trim;
 mod status;
 mod transfer;
 mod upload;
+mod usage_watch;
 mod v1_models;
 
 #[doc(hidden)] // For tests that have no request.
 pub use self::decompress::decompress_zstd;
 pub use self::keepalive::KeepaliveSettings;
-pub use self::route_table::{Handler, ROUTES, handle};
+pub use self::route_table::{Handler, ROUTES, handle, is_passed_on};
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -102,10 +104,12 @@ use crate::api::wire::{json_cost, ndjson};
 use crate::error::{Error, Result};
 use crate::http::exchange::{ContentType, Exchange};
 use crate::http::host_info;
+use crate::http::named_keys::{ClientKey, KeyBook};
 use crate::http::routes::ResolvedRoute;
 use crate::models::model::{DEFAULT_CONTEXT_LENGTH, RenderContext};
 use crate::models::running_models::{LoadOptions, RunningModels};
 use crate::models::store::Store;
+use crate::net::key_limits;
 use crate::observe::first_times::FirstTimes;
 use crate::observe::lock;
 use crate::observe::metrics::Metrics;
@@ -151,6 +155,8 @@ pub struct App {
     /// What the log said of the types that translations leave out.
     logged_types: FirstTimes,
     started_at: SystemTime,
+    /// The client keys that have names, and what they have used.
+    pub keys: KeyBook,
 }
 
 /// The state that all requests share, and the upstreams and models as they were when a request began.
@@ -160,6 +166,8 @@ pub struct AppView<'a> {
     pub state: &'a App,
     /// The upstreams and models.
     pub router: &'a Router,
+    /// The client key of the request, if that has a name.
+    pub key: Option<&'a ClientKey>,
 }
 
 impl Deref for AppView<'_> {
@@ -232,6 +240,7 @@ impl App {
             responses,
             logged_types: FirstTimes::default(),
             started_at,
+            keys: KeyBook::default(),
         }
     }
 
@@ -246,6 +255,32 @@ impl App {
         self.limits.set(settings);
         self.running_models.set_default_keep_alive(settings.keep_alive);
         *lock::write(&self.router) = Arc::new(router);
+    }
+
+    /// Takes over what the state file says that keys have used today.
+    pub fn load_key_counts(&self) {
+        if let Some((day, totals)) = self.store.key_tokens() {
+            self.keys.set_saved(day, &totals, &[]);
+        }
+    }
+
+    /// Whether there is a file that keeps what keys have used.
+    pub fn keeps_key_counts(&self) -> bool {
+        self.store.has_file()
+    }
+
+    /// Writes what keys have used today into the state file, if it has not all of that.
+    ///
+    /// # Errors
+    /// [`Error::StateFile`].
+    pub fn save_key_counts(&self) -> Result<()> {
+        let day = key_limits::today();
+        let unsaved = self.keys.unsaved(day);
+        if !unsaved.is_empty() && self.keeps_key_counts() {
+            let totals = self.store.add_key_tokens(day, &unsaved)?;
+            self.keys.set_saved(day, &totals, &unsaved);
+        }
+        Ok(())
     }
 
     /// The largest request body, in bytes.

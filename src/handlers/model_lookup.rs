@@ -123,6 +123,10 @@ impl AppView<'_> {
         if name.is_empty() {
             return Err(missing());
         }
+        if let Err(error) = self.check_use(name, trace) {
+            name.clone_into(&mut trace.model);
+            return Err(error);
+        }
         if let Err(error) = names::validate(name)
             && !self.is_listed(name, trace)
         {
@@ -192,6 +196,7 @@ impl AppView<'_> {
             return Ok(name);
         }
         let (bare, source) = names::split_source(&name)?;
+        self.check_use(bare, trace)?;
         if source == SourceSuffix::Cloud {
             return Err(Error::Forbidden(CLOUD_DISABLED.into()));
         }

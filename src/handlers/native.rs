@@ -93,6 +93,11 @@ pub(super) fn find_call<'t>(
     key: impl FnOnce(&Context<'_>) -> ConversationKey,
 ) -> Option<NativeCall<'t>> {
     let app = context.app;
+    let is_allowed = |(name, _): (String, _)| app.may_use(&name, context.trace);
+    if app.limits_models() && !find_name(text.as_bytes(), &["model"]).is_some_and(is_allowed) {
+        // The error is told where the request is translated.
+        return None;
+    }
     if let Some(only) = app.router.only_upstream() {
         look_once(only, context.trace);
     }
@@ -338,7 +343,7 @@ fn note_line(trace: &mut Trace, line: &[u8]) {
 
 fn note_counts(trace: &mut Trace, end: &[u8]) {
     if let Some(counts) = read_counts(end) {
-        trace.tokens = counts;
+        trace.set_tokens(counts);
     }
 }
 

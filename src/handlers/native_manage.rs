@@ -265,7 +265,8 @@ pub(super) fn running(context: &Context<'_>) -> Running {
         let Some(found) = read_running(&body) else { continue };
         let server = &upstream.settings.server;
         for (name, expires_at, entry) in found {
-            if server.allows(&name) && known.insert(names::canonical_key(&name)) {
+            let is_shown = server.allows(&name) && context.app.may_use(&name, context.trace);
+            if is_shown && known.insert(names::canonical_key(&name)) {
                 entries.push((expires_at, entry));
             }
         }

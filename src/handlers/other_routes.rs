@@ -7,6 +7,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use percent_encoding::percent_decode_str;
+
 use super::passed_on::{self, Comments, LARGE_BODY_BYTES};
 use super::upload::{NamedModel, PrefixDecision, no_key, pass_streaming};
 use super::{AppView, Context, decompress};
@@ -41,6 +43,8 @@ pub(super) fn pass_or_reject(context: &mut Context<'_>) -> Result<()> {
 fn pass(context: &mut Context<'_>, route: OtherRoute<'_>) -> Result<()> {
     let (format, target) = (BodyFormat::of(context), PassTarget::Other(route));
     let large = context.exchange.content_length().is_some_and(|length| length > LARGE_BODY_BYTES);
+    // What follows could name another model.
+    let large = large && !context.app.limits_models();
     let body = if large && !decompress::is_compressed(context) {
         let read =
             |app: AppView<'_>, prefix: &[u8], trace: &mut _| match format.find_in_prefix(prefix) {
@@ -62,12 +66,28 @@ fn pass(context: &mut Context<'_>, route: OtherRoute<'_>) -> Result<()> {
         decompress::read_body(context)?
     };
     let found = format.find_in_whole(&body).ok_or(Error::UnknownRoute)?;
+    match format {
+        BodyFormat::Json => context.app.check_members(&body, context.trace)?,
+        BodyFormat::Multipart => context.app.check_form(&body)?,
+    }
+    check_path(context, route)?;
     let (app, headers) = (context.app, passed_on::select_headers(context));
     let named = NamedModel::new((app, context.trace), found, format.encoder(), no_key)?;
     // The body is copied to write the name.
     context.exchange.charge(body.len())?;
     let passed = named.pass_whole((app, context.trace), target, &headers, body)?;
     passed_on::relay_unchanged(context, passed.answer, passed.in_use, Comments::Never)
+}
+
+/// Some servers take a model from the path or the query.
+fn check_path(context: &Context<'_>, route: OtherRoute<'_>) -> Result<()> {
+    let names_model = route.path.split('/').any(|segment| segment == "engines")
+        || percent_decode_str(route.query).decode_utf8_lossy().contains("model");
+    if names_model && context.app.limits_models() {
+        let text = "this key may use some models only: the body must name the model";
+        return Err(Error::ModelNotAllowed(text.to_owned()));
+    }
+    Ok(())
 }
 
 impl BodyFormat {

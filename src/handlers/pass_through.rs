@@ -31,6 +31,8 @@ pub(super) fn pass(context: &mut Context<'_>, endpoint: Endpoint) -> Result<()> 
     let in_silence = context.exchange.sends_at_once().then_some(comment_after * 7 / 8);
     context.trace.patience = Patience { in_silence, behind_bytes: start_after };
     let large = context.exchange.content_length().is_some_and(|length| length > LARGE_BODY_BYTES);
+    // What follows could name another model.
+    let large = large && !context.app.limits_models();
     let body = if large && !decompress::is_compressed(context) {
         let read = |app: AppView<'_>, prefix: &[u8], trace: &mut _| {
             find_named_model(app, endpoint, prefix, trace)
@@ -57,6 +59,7 @@ pub(super) fn pass_buffered(
     context.exchange.charge(body.len() / 2)?;
     let text = decode::decode_body_verbatim(body)?;
     let request = PassBody::parse(&text, endpoint)?;
+    context.app.check_members(text.as_bytes(), context.trace)?;
     let name = context.app.parse_model_name(
         request.requested_model(),
         context.trace,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::failover::Outcome;
 use super::keepalive::EventBoundary;
+use super::usage_watch::UsageWatch;
 use super::{Context, ModelUse};
 use crate::error::{Error, Result};
 use crate::translate::pass_through::Endpoint;
@@ -108,6 +109,7 @@ pub(super) fn relay_unchanged(
     let mut stream = match answer.body {
         PassResponseBody::Whole(body) => {
             context.trace.known_model = known_model.or(context.trace.known_model.take());
+            UsageWatch::note(&body, context.trace);
             // The use of the model ends before the client can know that the response did.
             drop(in_use);
             return context.exchange.respond_started(&body);
@@ -132,12 +134,17 @@ fn relay_pieces(
 ) -> Result<()> {
     let (mut elapsed, mut boundary) = (context.received_at.elapsed(), EventBoundary::default());
     let mut timer = context.silence_timer(interval);
+    let mut watch = UsageWatch::new(context.trace);
     loop {
         let piece = stream.next_piece(timer.wake_at(elapsed))?;
         elapsed = context.received_at.elapsed();
         match piece {
             Piece::Bytes(piece) => {
                 boundary.push(piece);
+                if let Some(watch) = &mut watch {
+                    watch.push(piece, context.trace);
+                    context.exchange.set_events(watch.events());
+                }
                 context.exchange.push_line(piece);
             }
             Piece::Silence if timer.is_due(elapsed) && boundary.is_between_events() => {

@@ -67,7 +67,8 @@ fn relay_response<E: Encoder>(
         context.trace.time_to_last_attempt(context.received_at),
         context.received_at.elapsed(),
     )?;
-    context.trace.tokens = (completion.metrics.prompt_eval_count, completion.metrics.eval_count);
+    let tokens = (completion.metrics.prompt_eval_count, completion.metrics.eval_count);
+    context.trace.set_tokens(tokens);
     context.trace.cached_tokens = completion.metrics.prompt_eval_cached_count;
     context.trace.known_model = Some(in_use.id.clone());
     let rest = state.flush();

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::api::ollama::decode;
 use crate::api::ollama::response::IS_RUNNING;
+use crate::api::openai::other_routes::OtherRoute;
 use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
 use crate::http::routes::{Lane, Outcome, Route};
@@ -39,10 +40,10 @@ pub static ROUTES: &[Route<Handler>] = &[
     Route::new("/api/tags", "HEAD, GET", NoBody(info::tags)),
     Route::new("/api/ps", "GET", NoBody(info::ps)),
     Route::new("/api/show", "POST", WithBody(info::show)),
-    Route::new("/api/chat", "POST", WithBody(chat_generate::chat)),
-    Route::new("/api/generate", "POST", WithBody(chat_generate::generate)),
-    Route::new("/api/embed", "POST", WithBody(embed::embed)),
-    Route::new("/api/embeddings", "POST", WithBody(embed::embeddings)),
+    Route::new("/api/chat", "POST", WithBody(chat_generate::chat)).asks_model(),
+    Route::new("/api/generate", "POST", WithBody(chat_generate::generate)).asks_model(),
+    Route::new("/api/embed", "POST", WithBody(embed::embed)).asks_model(),
+    Route::new("/api/embeddings", "POST", WithBody(embed::embeddings)).asks_model(),
     Route::new("/api/status", "GET", NoBody(account::status)),
     Route::new("/api/me", "POST", NoBody(account::me)),
     Route::new("/api/signout", "POST", NoBody(account::sign_out)),
@@ -58,13 +59,14 @@ pub static ROUTES: &[Route<Handler>] = &[
     Route::new("/api/blobs/:digest", "HEAD, POST", ReadsBody(transfer::blob)),
     Route::new("/v1/models", "GET", NoBody(v1_models::list)),
     Route::new("/v1/models/*model", "GET", NoBody(v1_models::retrieve)),
-    Route::new("/v1/chat/completions", "POST", ReadsBody(|c| pass(c, Endpoint::Chat))),
-    Route::new("/v1/completions", "POST", ReadsBody(|c| pass(c, Endpoint::Completions))),
-    Route::new("/v1/embeddings", "POST", ReadsBody(|c| pass(c, Endpoint::Embeddings))),
-    Route::new("/v1/responses", "POST", ReadsBody(responses::responses)),
-    Route::new("/v1/responses/compact", "POST", ReadsBody(responses_compact::compact)),
-    Route::new("/v1/audio/transcriptions", "POST", ReadsBody(audio::transcriptions)),
-    Route::new("/v1/messages", "POST", Decompressed(anthropic::messages)),
+    Route::new("/v1/chat/completions", "POST", ReadsBody(|c| pass(c, Endpoint::Chat))).asks_model(),
+    Route::new("/v1/completions", "POST", ReadsBody(|c| pass(c, Endpoint::Completions)))
+        .asks_model(),
+    Route::new("/v1/embeddings", "POST", ReadsBody(|c| pass(c, Endpoint::Embeddings))).asks_model(),
+    Route::new("/v1/responses", "POST", ReadsBody(responses::responses)).asks_model(),
+    Route::new("/v1/responses/compact", "POST", ReadsBody(responses_compact::compact)).asks_model(),
+    Route::new("/v1/audio/transcriptions", "POST", ReadsBody(audio::transcriptions)).asks_model(),
+    Route::new("/v1/messages", "POST", Decompressed(anthropic::messages)).asks_model(),
     Route::new("/v1/messages/count_tokens", "POST", Decompressed(anthropic::count_tokens)),
     Route::new("/health", "HEAD, GET", NoBody(health::health)).lane(Lane::Health).public(),
     Route::new("/ready", "HEAD, GET", NoBody(health::ready)).lane(Lane::Health),
@@ -120,6 +122,11 @@ pub fn handle(mut context: Context<'_>) -> Result<()> {
         }
         Outcome::NotFound => other_routes::pass_or_reject(context),
     }
+}
+
+/// True if a request for a path without a row is passed on.
+pub fn is_passed_on(method: &str, target: &str) -> bool {
+    method == "POST" && OtherRoute::parse(target).is_some()
 }
 
 fn root(context: &mut Context<'_>) -> Result<()> {

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use ring::digest::{self, SHA256};
 
-use super::{Context, model_required_error, native_manage};
+use super::{Context, key_access, model_required_error, native_manage};
 use crate::api::ollama::decode;
 use crate::api::ollama::manage::{ProgressResponse, TransferRequest, model_or_name};
 use crate::api::ollama::response::ErrorResponse;
@@ -25,6 +25,7 @@ const MAX_BLOBS: usize = 1024;
 
 /// `POST /api/pull`.
 pub(super) fn pull(context: &mut Context<'_>, text: String) -> Result<()> {
+    key_access::check_named(context, &text, &["model", "name"])?;
     if native_manage::transfer(context, "/api/pull", &text)? {
         return Ok(());
     }
@@ -50,6 +51,7 @@ pub(super) fn no_manifest() -> Error {
 
 /// `POST /api/push`.
 pub(super) fn push(context: &mut Context<'_>, text: String) -> Result<()> {
+    key_access::check_named(context, &text, &["model", "name"])?;
     if native_manage::transfer(context, "/api/push", &text)? {
         return Ok(());
     }
@@ -75,6 +77,7 @@ pub(super) fn push(context: &mut Context<'_>, text: String) -> Result<()> {
 
 /// `HEAD` and `POST /api/blobs/:digest`.
 pub(super) fn blob(context: &mut Context<'_>) -> Result<()> {
+    key_access::check_blobs(context)?;
     if native_manage::blob(context)? {
         return Ok(());
     }

@@ -65,11 +65,12 @@ pub(super) fn list(context: &mut Context<'_>) -> Result<()> {
     let configured = router.models().iter().filter(|it| !it.is_hidden).map(|it| &it.model);
     let made_here = made.values().filter(|it| router.find_configured(&it.name).is_none());
     let mut models: Vec<(String, String)> = Vec::new();
-    for model in configured.chain(made_here) {
+    let may_use = |name: &str| app.may_use(name, context.trace);
+    for model in configured.chain(made_here).filter(|model| may_use(&model.name)) {
         let id = names::strip_latest_tag(&model.name).unwrap_or(&model.name);
         models.push((id.to_owned(), form.virtual_model(model, id)));
     }
-    for model in list.iter() {
+    for model in list.iter().filter(|model| may_use(&model.id)) {
         let is_made = made.contains_key(&names::canonical_key(&model.id));
         if !is_made && router.find_configured(&model.id).is_none() {
             models.push((model.id.clone(), form.upstream_model(&list, model)));

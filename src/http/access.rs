@@ -38,16 +38,19 @@
 //! Without a valid key a request gets 401 with two `WWW-Authenticate` headers, in the error format
 //! of its route; its body is not read. An address that sends many wrong keys gets 429
 //! ([`crate::http::wrong_keys`]). A key has 8 to 512 visible ASCII characters without commas; how many there
-//! are does not matter. They are read at the start and all have the same rights. A client's key never
+//! are does not matter. They are read at the start. Those with names may have limits
+//! ([`crate::http::named_keys`]); all others have the same rights. A client's key never
 //! goes upstream, and the upstream's key never goes to a client. Without keys, every process and
 //! user of the machine has access, and so have containers in its network.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::error::Error;
-use crate::http::client_keys::{ClientKeys, Credentials};
+use crate::error::{Error, KeyLimit};
+use crate::http::client_keys::{ClientKeys, Credentials, FoundKey};
 use crate::http::cors::{CorsDecision, CorsPolicy, MAX_HOST_BYTES, ResponseHeaders};
+use crate::http::named_keys::{ClientKey, REFUSAL_WORDS};
 use crate::http::routes::split_absolute_form;
 use crate::http::same_origin;
 use crate::net::listen_address;
@@ -63,6 +66,8 @@ const MAX_LOGGED_CHARS: usize = 100;
 pub struct AccessControl {
     origins: CorsPolicy,
     keys: ClientKeys,
+    /// Those of the keys that have names, in their order.
+    named: Arc<[Arc<ClientKey>]>,
     /// `None` if any host is allowed.
     host_info: Option<HostInfo>,
     /// Whether it was said what to do about a refused origin, and about a refused host.
@@ -119,6 +124,8 @@ pub struct AccessDecision {
     pub denial_reason: Option<Denial>,
     /// True if it needs a key, and has one.
     pub has_right_key: bool,
+    /// That key, if it has a name.
+    pub key: Option<Arc<ClientKey>>,
 }
 
 /// Why a request does not reach its route.
@@ -134,10 +141,14 @@ pub enum Denial {
     WrongKey,
     /// It has a wrong key, and its address has sent too many.
     TooManyWrongKeys,
+    /// Its key has reached a limit.
+    KeyLimit(KeyLimit),
+    /// Its key may not use the model.
+    ModelNotAllowed,
 }
 
 impl Denial {
-    /// The words of all reasons, for metrics.
+    /// The words of all reasons that need no key with a name, for metrics.
     pub const WORDS: [&str; 5] = ["origin", "host", "no_key", "wrong_key", "too_many_wrong_keys"];
 
     /// The word for log and metrics.
@@ -148,6 +159,8 @@ impl Denial {
             Self::NoKey => 2,
             Self::WrongKey => 3,
             Self::TooManyWrongKeys => 4,
+            Self::KeyLimit(limit) => return limit.word(),
+            Self::ModelNotAllowed => return REFUSAL_WORDS[3],
         };
         Self::WORDS[place]
     }
@@ -170,7 +183,11 @@ impl Denial {
     pub fn value(&self) -> Option<&str> {
         match self {
             Self::Origin(value) | Self::Host(value) => Some(value),
-            Self::NoKey | Self::WrongKey | Self::TooManyWrongKeys => None,
+            Self::NoKey
+            | Self::WrongKey
+            | Self::TooManyWrongKeys
+            | Self::KeyLimit(_)
+            | Self::ModelNotAllowed => None,
         }
     }
 }
@@ -184,7 +201,13 @@ impl AccessControl {
         host_info: HostInfo,
     ) -> Self {
         let host_info = listen_address.to_canonical().is_loopback().then_some(host_info);
-        Self { origins, keys, host_info, is_told: Default::default() }
+        Self { origins, keys, named: Arc::new([]), host_info, is_told: Default::default() }
+    }
+
+    /// The same rules with what is known of the keys that have names, in the order of the keys.
+    #[must_use]
+    pub fn with_named_keys(self, named: Arc<[Arc<ClientKey>]>) -> Self {
+        Self { named, ..self }
     }
 
     /// What to do about a refusal, the first time under these rules: each refusal has its own line, too.
@@ -252,8 +275,12 @@ impl AccessControl {
         if request.is_public || self.keys.is_empty() {
             return AccessDecision::default();
         }
-        if self.keys.authorize(request.credentials) {
-            return AccessDecision { has_right_key: true, ..AccessDecision::default() };
+        if let Some(found) = self.keys.find_key(request.credentials) {
+            let key = match found {
+                FoundKey::Named(place) => self.named.get(place).cloned(),
+                FoundKey::Nameless => None,
+            };
+            return AccessDecision { has_right_key: true, key, ..AccessDecision::default() };
         }
         let is_missing = request.credentials.are_missing();
         let denial = if is_missing { Denial::NoKey } else { Denial::WrongKey };

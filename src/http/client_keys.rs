@@ -9,28 +9,31 @@
 //! and that is another one in each process. How far a comparison gets says nothing of the text to somebody
 //! who cannot compute the digest of a guess.
 //!
-//! Pure, but for the salt; all keys have the same rights. Invariant: no key is compared with what a
+//! A key may have a name, with limits ([`NamedKey`]); [`crate::http::key_lines`] reads files of keys, and
+//! [`crate::http::named_keys`] counts what keys with names use. All others have the same rights.
+//!
+//! Pure, but for the salt. Invariant: no key is compared with what a
 //! request sends in any other way, and no error or `Debug` output holds a key.
 
 use std::borrow::Cow;
 use std::fmt;
-use std::hash::{BuildHasher, Hasher, RandomState};
 
 use base64::Engine as _;
-use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 
 use crate::api::wire::base64::BASE64;
+use crate::http::key_digests::{DigestSet, NO_NAME};
+use crate::net::key_limits::counts::Rates;
 use crate::observe::redact::Secret;
 
 /// Shortest key, in bytes. Shorter keys can be guessed, and masking them would garble the log.
 const MIN_KEY_LEN: usize = 8;
 
 /// Longest key, in bytes.
-const MAX_KEY_LEN: usize = 512;
+pub(super) const MAX_KEY_LEN: usize = 512;
 
 /// Most keys of one list. A key costs a request nothing, so this bounds only the memory and the time that it
 /// takes to read them.
-const MAX_KEYS: usize = 10_000;
+pub(super) const MAX_KEYS: usize = 10_000;
 
 /// Longest key for an upstream that a client may send, in bytes: tokens of identity providers have some
 /// kilobytes.
@@ -44,7 +47,36 @@ const MAX_BASIC_LEN: usize = 4 * 1024;
 pub struct ClientKeys {
     /// To mask them in what is written.
     keys: Vec<Secret>,
+    /// What is known of those that have names.
+    named: Vec<NamedKey>,
     digests: DigestSet,
+}
+
+/// What is known of a key with a name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamedKey {
+    /// For log, metrics and status.
+    pub name: String,
+    /// Patterns of the models that it may use; empty for all.
+    pub models: Vec<String>,
+    /// How much it may use.
+    pub rates: Rates,
+}
+
+impl NamedKey {
+    /// Whether anything is limited.
+    pub fn has_limits(&self) -> bool {
+        !self.models.is_empty() || self.rates != Rates::default()
+    }
+}
+
+/// The key of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FoundKey {
+    /// One without a name, or none where none is needed.
+    Nameless,
+    /// The one at this place of [`ClientKeys::named`].
+    Named(usize),
 }
 
 /// The headers that may hold a key. No `Debug`, because of the key.
@@ -98,26 +130,6 @@ impl ClientKeys {
         )
     }
 
-    /// Parses a file with one key per line. Empty lines and lines that start with `#` are ignored.
-    ///
-    /// # Errors
-    /// The fault, without the text; also if the file has no key.
-    pub fn parse_file(bytes: &[u8]) -> Result<Self, String> {
-        let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8 text".to_owned())?;
-        let text = text.trim_start_matches('\u{feff}');
-        let lines = (1..).zip(text.lines().map(str::trim));
-        let keys = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-        Self::from_texts(keys.clone().map(|(_, key)| key)).map_err(|index| {
-            match keys.clone().nth(index) {
-                _ if index >= MAX_KEYS => format!("more than {MAX_KEYS} keys"),
-                Some((number, _)) => {
-                    format!("line {number}: invalid key; one key per line, {}", describe_key())
-                }
-                None => "no key in the file".to_owned(),
-            }
-        })
-    }
-
     /// The keys without duplicates, or the index of the first bad one.
     fn from_texts<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Self, usize> {
         let mut keys = Self::default();
@@ -130,15 +142,92 @@ impl ClientKeys {
         if keys.is_empty() { Err(0) } else { Ok(keys) }
     }
 
-    fn add(&mut self, key: Secret) {
-        if self.digests.insert(key.expose()) {
+    /// Adds a key without a name, if it is new.
+    pub fn add(&mut self, key: Secret) {
+        if self.digests.insert(key.expose(), NO_NAME).is_ok() {
             self.keys.push(key);
         }
     }
 
+    /// Adds a key of a name. Several keys may have one name, with the same limits. `whole` is another text
+    /// that means the same key.
+    ///
+    /// # Errors
+    /// What contradicts the keys that are there; it holds no key.
+    pub fn add_named(
+        &mut self,
+        named: NamedKey,
+        key: Secret,
+        whole: Option<&str>,
+    ) -> Result<(), &'static str> {
+        let found = self.named.iter().position(|known| known.name == named.name);
+        let place = match found {
+            Some(place) => {
+                let known = &mut self.named[place];
+                if known.has_limits() && named.has_limits() && *known != named {
+                    return Err("the name is there with other limits");
+                }
+                if named.has_limits() {
+                    *known = named;
+                }
+                place
+            }
+            None => {
+                self.named.push(named);
+                self.named.len() - 1
+            }
+        };
+        let owner = u16::try_from(place).map_err(|_| "too many names")?;
+        if let Err(other) = self.digests.insert(key.expose(), owner)
+            && other != owner
+        {
+            let other = self.named.get(usize::from(other));
+            let is_limited = |it: &NamedKey| it.has_limits();
+            if is_limited(&self.named[place]) || other.is_some_and(is_limited) {
+                return Err("the key is there already, without the name");
+            }
+        }
+        self.keys.push(key);
+        // Who has the text before the colon as a part of the key, has a key without limits.
+        let _ = whole.map(|whole| self.digests.insert(whole, owner));
+        Ok(())
+    }
+
     /// Adds the keys of another list.
-    pub fn extend(&mut self, other: Self) {
-        other.keys.into_iter().for_each(|key| self.add(key));
+    ///
+    /// # Errors
+    /// As [`ClientKeys::add_named`].
+    pub fn extend(&mut self, other: Self) -> Result<(), String> {
+        let Self { keys, named, digests } = other;
+        for key in keys {
+            let owner = digests.find(key.expose()).and_then(|owner| named.get(usize::from(owner)));
+            match owner {
+                None => {
+                    let known = self.find(key.expose());
+                    if known.is_some_and(|it| it.has_limits()) {
+                        return Err("a key is there with a name, too".to_owned());
+                    }
+                    self.add(key);
+                }
+                Some(owner) => {
+                    let whole = format!("{}:{}", owner.name, key.expose());
+                    let whole = digests.find(&whole).map(|_| whole.as_str());
+                    let added = self.add_named(owner.clone(), key, whole);
+                    added.map_err(|why| format!("key {:?}: {why}", owner.name))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The keys with names, in the order of their lines.
+    pub fn named(&self) -> &[NamedKey] {
+        &self.named
+    }
+
+    /// The limits of a key that is a text.
+    fn find(&self, text: &str) -> Option<&NamedKey> {
+        self.named.get(usize::from(self.digests.find(text)?))
     }
 
     /// True if no key is needed.
@@ -153,8 +242,14 @@ impl ClientKeys {
 
     /// True if a request may proceed.
     pub fn authorize(&self, credentials: Credentials<'_>) -> bool {
-        let candidates = || credentials.candidates(MAX_KEY_LEN);
-        self.is_empty() || candidates().iter().flatten().any(|text| self.contains(text))
+        self.is_empty() || self.find_key(credentials).is_some()
+    }
+
+    /// The key with which a request comes; `None` for one that is none of these.
+    pub fn find_key(&self, credentials: Credentials<'_>) -> Option<FoundKey> {
+        let candidates = credentials.candidates(MAX_KEY_LEN);
+        let owner = candidates.iter().flatten().find_map(|text| self.owner_of(text))?;
+        Some(if owner == NO_NAME { FoundKey::Nameless } else { FoundKey::Named(owner.into()) })
     }
 
     /// The key of a request that is none of these: the one that it sends for the upstream.
@@ -164,78 +259,15 @@ impl ClientKeys {
         candidates.iter().flatten().find(is_foreign).map(|text| Secret::new(text.as_ref()))
     }
 
-    fn contains(&self, text: &str) -> bool {
-        (MIN_KEY_LEN..=MAX_KEY_LEN).contains(&text.len()) && self.digests.contains(text)
-    }
-}
-
-/// A digest of a key; all zeros for none.
-type Digest = [u8; SHA256_OUTPUT_LEN];
-
-const NO_DIGEST: Digest = [0; SHA256_OUTPUT_LEN];
-
-/// A set of digests. They are evenly spread, so the place of one is a part of itself, or the next free place.
-#[derive(Clone, Default)]
-struct DigestSet {
-    salt: [u8; 16],
-    /// A power of two, at most half of them taken; none for an empty set.
-    places: Vec<Digest>,
-    count: usize,
-}
-
-impl DigestSet {
-    /// False if the text is there already.
-    fn insert(&mut self, text: &str) -> bool {
-        if self.places.is_empty() {
-            self.salt = random_salt();
-        }
-        if (self.count + 1) * 2 > self.places.len() {
-            let larger = vec![NO_DIGEST; (self.places.len() * 2).max(8)];
-            let known = std::mem::replace(&mut self.places, larger);
-            for digest in known.iter().filter(|digest| **digest != NO_DIGEST) {
-                let place = self.find_place(digest);
-                self.places[place] = *digest;
-            }
-        }
-        let digest = self.digest(text);
-        let place = self.find_place(&digest);
-        let is_new = self.places[place] != digest;
-        self.places[place] = digest;
-        self.count += usize::from(is_new);
-        is_new
+    /// Whether a text is one of the keys.
+    pub fn contains(&self, text: &str) -> bool {
+        self.owner_of(text).is_some()
     }
 
-    fn contains(&self, text: &str) -> bool {
-        let digest = self.digest(text);
-        !self.places.is_empty() && self.places[self.find_place(&digest)] == digest
+    fn owner_of(&self, text: &str) -> Option<u16> {
+        let is_key = (MIN_KEY_LEN..=MAX_KEY_LEN).contains(&text.len());
+        is_key.then(|| self.digests.find(text)).flatten()
     }
-
-    /// Where a digest is, or would be.
-    fn find_place(&self, digest: &Digest) -> usize {
-        let last = self.places.len() - 1;
-        let start = u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]) as usize;
-        let mut places = (start..).map(|place| place & last);
-        let is_its_own = |place: &usize| [*digest, NO_DIGEST].contains(&self.places[*place]);
-        places.find(is_its_own).unwrap_or_default()
-    }
-
-    fn digest(&self, text: &str) -> Digest {
-        let mut context = Context::new(&SHA256);
-        context.update(&self.salt);
-        context.update(text.as_bytes());
-        let mut digest = NO_DIGEST;
-        digest.copy_from_slice(context.finish().as_ref());
-        digest
-    }
-}
-
-/// Random bytes that differ in each process: what the standard library seeds its own sets with.
-fn random_salt() -> [u8; 16] {
-    let random = || RandomState::new().build_hasher().finish().to_le_bytes();
-    let mut salt = [0; 16];
-    salt[..8].copy_from_slice(&random());
-    salt[8..].copy_from_slice(&random());
-    salt
 }
 
 impl fmt::Debug for ClientKeys {
@@ -257,12 +289,12 @@ fn is_sendable(text: &str) -> bool {
 }
 
 /// True if a text fits into a header and between commas.
-fn is_valid_key(text: &str) -> bool {
+pub(super) fn is_valid_key(text: &str) -> bool {
     (MIN_KEY_LEN..=MAX_KEY_LEN).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',')
 }
 
-fn describe_key() -> String {
+pub(super) fn describe_key() -> String {
     format!(
         "each {MIN_KEY_LEN} to {MAX_KEY_LEN} visible ASCII characters without spaces and commas"
     )
@@ -379,30 +411,6 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_a_key_on_each_line() {
-        let file = "\u{feff}# Who may come in\r\n\r\nfirst-key-1\r\n  second-key-2\n#third-key-3\n";
-        assert_eq!(count(ClientKeys::parse_file(file.as_bytes())), 2);
-        let many: String = (0..=MAX_KEYS).map(|number| format!("key-{number:06}\n")).collect();
-        for (bytes, expected) in [
-            (&b""[..], "no key in the file"),
-            (b"\n", "no key in the file"),
-            (b"# nothing\n \n", "no key in the file"),
-            (b"\xff\xfe", "not UTF-8 text"),
-            (
-                b"# one\nfirst-key-1\ns3cret one\n",
-                "line 3: invalid key; one key per line, each 8 to 512 ",
-            ),
-            (b"first-key-1,second-key-2", "line 1: invalid key; "),
-            (many.as_bytes(), "more than 10000 keys"),
-        ] {
-            let error = ClientKeys::parse_file(bytes).expect_err(expected);
-            // An expected text that ends in a space is the start of the error.
-            let is_start = expected.ends_with(' ') && error.starts_with(expected);
-            assert!(is_start || error == expected, "{error}");
-        }
-    }
-
-    #[test]
     fn each_of_many_keys_is_known_and_nothing_else() {
         let key = |number: usize| format!("key-number-{number}");
         let many: String = (0..10_000).map(|number| key(number) + "\n").collect();
@@ -452,17 +460,9 @@ mod tests {
     }
 
     #[test]
-    fn two_sets_of_the_same_keys_have_other_digests() {
-        let (one, other) = (keys().digests, keys().digests);
-        assert_ne!(one.salt, other.salt);
-        assert!(!one.places.iter().any(|it| *it != NO_DIGEST && other.places.contains(it)));
-        assert_eq!((one.count, one.places.len()), (2, 8));
-    }
-
-    #[test]
     fn extend_skips_duplicates_and_debug_hides_keys() {
         let mut keys = keys();
-        keys.extend(ClientKeys::parse("third-key-3,first-key-1").expect("keys"));
+        keys.extend(ClientKeys::parse("third-key-3,first-key-1").expect("keys")).expect("no name");
         assert_eq!(keys.secrets().count(), 3);
         assert_eq!(format!("{keys:?}"), "3 keys");
     }

@@ -15,7 +15,7 @@
 //! Errors of the upstream that pass through on `/v1` keep their own body, with keys masked.
 
 use crate::api::wire::ndjson;
-use crate::error::Error;
+use crate::error::{Error, KeyLimit};
 
 /// The challenges of a 401 (RFC 9110 section 11.6.1), one header line each, because some clients do
 /// not parse a list.
@@ -142,6 +142,12 @@ fn openai_members(error: &Error, status: u16) -> (String, String, String) {
         (Error::Unauthorized | Error::TooManyWrongKeys(_), _) => {
             ("invalid_request_error", Some("invalid_api_key"))
         }
+        // As OpenAI tells of its own limits.
+        (Error::KeyLimitReached { limit, .. }, _) => {
+            let kind = if *limit == KeyLimit::TokensPerDay { "tokens" } else { "requests" };
+            (kind, Some("rate_limit_exceeded"))
+        }
+        (Error::ModelNotAllowed(_), _) => ("invalid_request_error", Some("model_not_allowed")),
         (_, 400 | 426) => ("invalid_request_error", None),
         (_, 404) => ("not_found_error", None),
         _ => ("api_error", None),

@@ -35,6 +35,8 @@ pub struct Route<H> {
     pub is_public: bool,
     /// True if pages of no other origin than the proxy's own may use it.
     pub is_same_origin: bool,
+    /// True if it asks a model, so that it counts for the limits of the client key.
+    pub asks_model: bool,
     /// The function that serves it, and how the request's body is read.
     pub handler: H,
 }
@@ -42,14 +44,21 @@ pub struct Route<H> {
 impl<H: Copy> Route<H> {
     /// A row that needs a client key and is served by the main workers.
     pub const fn new(pattern: &'static str, allow: &'static str, handler: H) -> Self {
-        let (lane, is_public, is_same_origin) = (Lane::Main, false, false);
-        Self { pattern, allow, lane, is_public, is_same_origin, handler }
+        let (lane, is_public, is_same_origin, asks_model) = (Lane::Main, false, false, false);
+        Self { pattern, allow, lane, is_public, is_same_origin, asks_model, handler }
     }
 
     /// The same row in another lane.
     #[must_use]
     pub const fn lane(mut self, lane: Lane) -> Self {
         self.lane = lane;
+        self
+    }
+
+    /// The same row, as one that asks a model.
+    #[must_use]
+    pub const fn asks_model(mut self) -> Self {
+        self.asks_model = true;
         self
     }
 

@@ -1,4 +1,4 @@
-//! Stores the virtual models in memory and in one indented JSON file.
+//! Stores the virtual models in memory and in one indented JSON file, with what client keys have used today.
 //!
 //! The file is read at start and written as a whole at every change (`state_file`), so that a crash leaves
 //! either the old or the new state. It is created at the first change. A file that cannot be parsed is an error
@@ -18,15 +18,17 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::backends::names;
 use crate::error::{Error, Result};
 use crate::models::state_file::{self, Claim, Stamp};
 use crate::models::virtual_model::VirtualModel;
-use crate::observe::lock;
 use crate::observe::system_error;
+use crate::observe::{lock, timestamp};
 
 /// The version of the file format.
 const FORMAT_VERSION: u32 = 1;
@@ -63,6 +65,8 @@ struct Disk {
     claim: Option<File>,
     /// Whether it was told that another process uses the file.
     is_told: bool,
+    /// What the file says that keys have used.
+    key_tokens: Option<KeyTokens>,
 }
 
 /// The contents of the file; `M` is a model or a reference to one.
@@ -71,6 +75,37 @@ struct Disk {
 struct StateFile<M> {
     version: u32,
     models: Vec<M>,
+    /// What client keys have used in a day; absent if none of them has a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key_tokens: Option<KeyTokens>,
+}
+
+/// The tokens that client keys have used in one day.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct KeyTokens {
+    /// The day in UTC, such as `2026-11-30`.
+    day: String,
+    /// By the names of the keys.
+    tokens: Map<String, Value>,
+}
+
+impl KeyTokens {
+    fn totals(&self) -> Vec<(String, u64)> {
+        let total = |(name, count): (&String, &Value)| Some((name.clone(), count.as_u64()?));
+        self.tokens.iter().filter_map(total).collect()
+    }
+}
+
+/// A day since 1970 as text, which sorts as days do.
+fn date_of(day: u64) -> String {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(day.saturating_mul(86_400));
+    timestamp::to_rfc3339(time).chars().take(10).collect()
+}
+
+/// The day of such a text.
+fn day_of(date: &str) -> Option<u64> {
+    let time = timestamp::parse_rfc3339(&format!("{date}T00:00:00Z"))?;
+    Some(time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs() / 86_400)
 }
 
 impl Store {
@@ -80,13 +115,13 @@ impl Store {
     /// # Errors
     /// A message that names the file and what is wrong with it.
     pub fn open(path: Option<PathBuf>) -> std::result::Result<Self, String> {
-        let (table, stamp) = match &path {
+        let Contents { table, key_tokens, stamp } = match &path {
             Some(path) => {
                 read_file(path).map_err(|why| format!("state file {} {why}", path.display()))?
             }
-            None => (Table::new(), None),
+            None => Contents::default(),
         };
-        let write_lock = Mutex::new(Disk { stamp, ..Disk::default() });
+        let write_lock = Mutex::new(Disk { stamp, key_tokens, ..Disk::default() });
         Ok(Self { path, table: RwLock::new(Arc::new(table)), write_lock })
     }
 
@@ -154,6 +189,51 @@ impl Store {
         self.update(|table| Ok(table.remove(&names::canonical_key(name)).is_some()))
     }
 
+    /// Whether there is a file.
+    pub fn has_file(&self) -> bool {
+        self.path.is_some()
+    }
+
+    /// The day, in days since 1970, for which the file tells what client keys have used, and by their names how
+    /// many tokens that is.
+    pub fn key_tokens(&self) -> Option<(u64, Vec<(String, u64)>)> {
+        let disk = lock::lock(&self.write_lock);
+        let known = disk.key_tokens.as_ref()?;
+        Some((day_of(&known.day)?, known.totals()))
+    }
+
+    /// Adds to what client keys have used in a day, and returns the sums. What another process has added
+    /// meanwhile is kept. An earlier day is dropped; a later one stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::StateFile`] if the file cannot be written.
+    pub fn add_key_tokens(&self, day: u64, added: &[(String, u64)]) -> Result<Vec<(String, u64)>> {
+        let Some(path) = self.path.as_deref().map(state_file::resolve) else {
+            return Ok(Vec::new());
+        };
+        let mut disk = lock::lock(&self.write_lock);
+        let folder_lock = state_file::lock_folder(&path);
+        if let Some(newer) = disk.read_if_changed(&path, false)? {
+            *lock::write(&self.table) = Arc::new(newer);
+        }
+        let date = date_of(day);
+        let mut sums = disk.key_tokens.clone().filter(|it| it.day >= date).unwrap_or_default();
+        if sums.day > date {
+            return Ok(Vec::new());
+        }
+        sums.day = date;
+        for (name, tokens) in added {
+            let sum = sums.tokens.get(name).and_then(Value::as_u64).unwrap_or_default();
+            sums.tokens.insert(name.clone(), Value::from(sum.saturating_add(*tokens)));
+        }
+        let table = self.snapshot();
+        disk.stamp = Some(write_file(&path, &table, Some(&sums), folder_lock)?);
+        disk.try_claim(&path);
+        let totals = sums.totals();
+        disk.key_tokens = Some(sums);
+        Ok(totals)
+    }
+
     /// Applies `change` to a copy of the table, writes the copy if `change` returns true, and then
     /// publishes it.
     fn update(&self, change: impl FnOnce(&mut Table) -> Result<bool>) -> Result<bool> {
@@ -161,7 +241,7 @@ impl Store {
         let path = self.path.as_deref().map(state_file::resolve);
         let folder_lock = path.as_deref().and_then(state_file::lock_folder);
         if let Some(path) = &path
-            && let Some(newer) = disk.read_if_changed(path)?
+            && let Some(newer) = disk.read_if_changed(path, true)?
         {
             *lock::write(&self.table) = Arc::new(newer);
         }
@@ -170,7 +250,14 @@ impl Store {
         if changed {
             match &path {
                 Some(path) => {
-                    disk.stamp = Some(write_file(path, &table, folder_lock)?);
+                    let written = write_file(path, &table, disk.key_tokens.as_ref(), folder_lock);
+                    let stamp = written.inspect_err(|error| {
+                        if let Error::StateFile(text) = error {
+                            let why = text.trim_start_matches("the state file ");
+                            log::error!("the state file {} {why}", path.display());
+                        }
+                    });
+                    disk.stamp = Some(stamp?);
                     disk.try_claim(path);
                 }
                 None => log::warn!(
@@ -184,18 +271,23 @@ impl Store {
 }
 
 impl Disk {
-    /// The models in the file, if it is another one than the last that was read or written.
-    fn read_if_changed(&mut self, path: &Path) -> Result<Option<Table>> {
+    /// The models in the file, if it is another one than the last that was read or written. `is_logged` tells
+    /// whether that is worth a line.
+    fn read_if_changed(&mut self, path: &Path, is_logged: bool) -> Result<Option<Table>> {
         let found = fs::metadata(path).ok().map(|metadata| state_file::stamp(&metadata));
         if found.is_none() || found == self.stamp {
             return Ok(None);
         }
-        let (table, stamp) = read_file(path).map_err(|why| {
-            log::error!("the state file {} was changed, and {why}", path.display());
+        let Contents { table, key_tokens, stamp } = read_file(path).map_err(|why| {
+            if is_logged {
+                log::error!("the state file {} was changed, and {why}", path.display());
+            }
             Error::StateFile(format!("the state file cannot be written: it was changed, and {why}"))
         })?;
-        log::info!("the state file was changed by another process, and was read again");
-        self.stamp = stamp;
+        if is_logged {
+            log::info!("the state file was changed by another process, and was read again");
+        }
+        (self.stamp, self.key_tokens) = (stamp, key_tokens);
         Ok(Some(table))
     }
 
@@ -219,15 +311,23 @@ impl Disk {
     }
 }
 
+/// What the file holds.
+#[derive(Default)]
+struct Contents {
+    table: Table,
+    key_tokens: Option<KeyTokens>,
+    stamp: Option<Stamp>,
+}
+
 /// Reads the file. The error continues the text "state file PATH".
-fn read_file(path: &Path) -> std::result::Result<(Table, Option<Stamp>), String> {
+fn read_file(path: &Path) -> std::result::Result<Contents, String> {
     let is_special = |found: &fs::Metadata| !found.is_file() && !found.is_dir();
     if fs::metadata(path).is_ok_and(|found| is_special(&found)) {
         return Err("cannot be read: it is not a regular file".to_owned());
     }
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok((Table::new(), None)),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Contents::default()),
         Err(error) => return Err(describe_read(&error)),
     };
     let stamp = file.metadata().ok().map(|metadata| state_file::stamp(&metadata));
@@ -260,7 +360,7 @@ fn read_file(path: &Path) -> std::result::Result<(Table, Option<Stamp>), String>
             return Err(with_advice(&format!("has the model {name:?} twice")));
         }
     }
-    Ok((table, stamp))
+    Ok(Contents { table, key_tokens: state.key_tokens, stamp })
 }
 
 /// Why the file cannot be read.
@@ -283,15 +383,20 @@ fn describe_json_error(error: &serde_json::Error) -> String {
     format!("{problem} (line {line}, column {column})")
 }
 
-fn write_file(path: &Path, table: &Table, lock: Option<File>) -> Result<Stamp> {
+fn write_file(
+    path: &Path,
+    table: &Table,
+    key_tokens: Option<&KeyTokens>,
+    lock: Option<File>,
+) -> Result<Stamp> {
     let models: Vec<&VirtualModel> = table.values().map(AsRef::as_ref).collect();
-    let text = to_pretty_json(&StateFile { version: FORMAT_VERSION, models })?;
+    let key_tokens = key_tokens.cloned();
+    let text = to_pretty_json(&StateFile { version: FORMAT_VERSION, models, key_tokens })?;
     if text.len() > MAX_FILE_BYTES {
         return Err(Error::invalid_request("all created models together exceed 64 MiB"));
     }
     state_file::replace(path, &text, lock).map_err(|error| {
         let why = state_file::describe_write(&error);
-        log::error!("the state file {} cannot be written: {why}", path.display());
         Error::StateFile(format!("the state file cannot be written: {why}"))
     })
 }

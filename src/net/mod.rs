@@ -84,6 +84,7 @@ pub mod acceptor;
 pub(crate) mod arrivals;
 pub mod cancel;
 pub mod connection_guard;
+pub mod key_limits;
 pub mod limits;
 pub(crate) mod listen_address;
 pub mod memory_budget;

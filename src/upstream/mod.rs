@@ -183,6 +183,7 @@ pub use self::transport::key::read_api_key_file;
 pub use self::transport::tls_config::check_tls_files;
 use crate::error::Error;
 use crate::models::catalog::Catalog;
+use crate::net::key_limits::KeyUse;
 use crate::net::memory_budget::KeptBytes;
 use crate::observe::metrics::Metrics;
 use crate::observe::redact::Secret;
@@ -223,8 +224,10 @@ pub struct Trace {
     pub head_at: Option<Instant>,
     /// How long an error is waited for that a response may begin with.
     pub patience: Patience,
-    /// Tokens of the prompt and of the response, once they are known.
+    /// Tokens of the prompt and of the response, once they are known; set by [`Trace::set_tokens`].
     pub tokens: (u64, u64),
+    /// The request's place among those of its client key, if that is counted.
+    pub key_use: Option<Arc<KeyUse>>,
     /// Tokens of the prompt that the upstream had in its cache, if it told.
     pub cached_tokens: Option<u64>,
     /// The model that the request is about, by the upstream's id or a virtual model's name, once the
@@ -241,6 +244,13 @@ impl Trace {
     pub fn new(request_id: &str) -> Self {
         let (request_id, upstream_request_id) = (request_id.to_owned(), random_uuid());
         Self { request_id, upstream_request_id, ..Self::default() }
+    }
+
+    /// Notes the tokens of the prompt and of the response. They count for the client key at once: before the
+    /// client can know that the response ended.
+    pub fn set_tokens(&mut self, tokens: (u64, u64)) {
+        self.tokens = tokens;
+        self.key_use.iter().for_each(|key_use| key_use.count(tokens));
     }
 
     /// The time from the request, received at `since`, to the attempt that the upstream answered.

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{Answer, Report};
 use crate::config::Config;
+use crate::http::client_keys::{ClientKeys, NamedKey};
 use crate::models::configured::ConfiguredModel;
 use crate::observe::redact::Redactor;
 use crate::upstream::base_url::BaseUrl;
@@ -22,6 +23,7 @@ pub(super) fn text(report: &Report<'_>) -> String {
         ("state", describe_state(report)),
         ("upstreams", Value::Array(upstreams)),
         ("models", Value::Array(models)),
+        ("keys", describe_keys(&config.proxy_api_keys)),
         ("warnings", Value::Array(warnings)),
     ]);
     mask(&mut value, &redactor);
@@ -100,6 +102,21 @@ fn describe_model(model: &ConfiguredModel, report: &Report<'_>) -> Value {
         ("targets", Value::Array(targets.collect())),
         ("strategy", string(model.strategy.name())),
         ("hidden", Value::Bool(model.is_hidden)),
+    ])
+}
+
+/// How many client keys there are, and what is known of those that have names.
+fn describe_keys(keys: &ClientKeys) -> Value {
+    let describe = |key: &NamedKey| {
+        let models = key.models.iter().map(|pattern| string(pattern)).collect();
+        let mut members = vec![("name", string(&key.name)), ("models", Value::Array(models))];
+        let limits = key.rates.members().into_iter();
+        members.extend(limits.map(|(name, limit)| (name, limit.map_or(Value::Null, Value::from))));
+        object(members)
+    };
+    object(vec![
+        ("count", count(Some(keys.secrets().count()))),
+        ("named", Value::Array(keys.named().iter().map(describe).collect())),
     ])
 }
 

@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use super::{Answer, Report};
+use crate::http::client_keys::{ClientKeys, NamedKey};
 use crate::models::configured::ConfiguredModel;
 use crate::observe::plural;
+use crate::net::key_limits::counts::Rates;
 use crate::observe::redact::Redactor;
 
 /// The width of the table.
@@ -126,6 +128,7 @@ fn add_details(text: &mut String, report: &Report<'_>) {
         Ok(models) => write!(text, "\nstate: ok, {}", plural::count(*models, "model")),
         Err(why) => write!(text, "\nstate: error: {why}"),
     };
+    add_keys(text, &config.proxy_api_keys);
     for answer in &report.answers {
         text.push('\n');
         text.push_str(&describe(answer, !config.upstreams.is_empty()));
@@ -134,6 +137,26 @@ fn add_details(text: &mut String, report: &Report<'_>) {
 
 /// Where to look when the upstream refuses the key.
 const KEY_ADVICE: &str = "check its key (OPENAI_API_KEY, or api_key in the configuration file)";
+/// How many client keys there are, and a line for each that has a name.
+fn add_keys(text: &mut String, keys: &ClientKeys) {
+    if keys.is_empty() {
+        return;
+    }
+    let (count, named) = (keys.secrets().count(), keys.named());
+    let _ = write!(text, "\nkeys: {count}, with names: {}", named.len());
+    for NamedKey { name, models, rates } in named {
+        let _ = write!(text, "\nkey {name}:");
+        if !models.is_empty() {
+            let _ = write!(text, " models={}", models.join(","));
+        }
+        for (member, limit) in rates.members() {
+            let _ = limit.map(|limit| write!(text, " {member}={limit}"));
+        }
+        if *rates == Rates::default() && models.is_empty() {
+            text.push_str(" no limits");
+        }
+    }
+}
 
 /// The line of an upstream. One of several has a name, an address and a proxy.
 fn describe(answer: &Answer<'_>, is_named: bool) -> String {

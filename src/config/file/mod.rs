@@ -1,13 +1,15 @@
 //! The configuration file: several upstreams, models with names of one's own, and any option.
 //!
-//! TOML. The options stand in `[server]` under their flags' names; each `[[upstream]]` and each `[[model]]`
-//! has the keys of its table (`upstream_keys.rs`, `model_keys.rs`), which also make the reference in `--help`
+//! TOML. The options stand in `[server]` under their flags' names; each `[[upstream]]`, each
+//! `[[model]]` and each `[[key]]` has the keys of its table (`upstream_keys.rs`, `model_keys.rs`,
+//! `key_section.rs`), which also make the reference in `--help`
 //! and in the README. `${NAME}` in any text is the value of that variable of the environment or of the
 //! `.env` file, and `$${` stands for `${`. Paths are relative to the folder of the file, and `~/` is the
 //! home folder. Key files and certificates are read here, so that a start or a reload with one that cannot
 //! be read fails.
 //! Invariant: all mistakes are told together, each with its line; none quotes a value that may be secret.
 
+mod key_section;
 mod model_keys;
 mod node;
 mod problems;
@@ -30,6 +32,7 @@ use super::nearest::{nearest, suggest};
 use super::options::OptionSpec;
 use super::raw::OptionValue;
 use super::read_file;
+use crate::http::client_keys::ClientKeys;
 use crate::models::configured::ConfiguredModel;
 use crate::observe::redact::Secret;
 use crate::upstream::settings::{DEFAULT_NAME, ServerSettings};
@@ -38,7 +41,8 @@ use crate::upstream::settings::{DEFAULT_NAME, ServerSettings};
 const SERVER: &str = "server";
 const UPSTREAM: &str = "upstream";
 const MODEL: &str = "model";
-const SECTIONS: [&str; 3] = [SERVER, UPSTREAM, MODEL];
+const KEY: &str = "key";
+const SECTIONS: [&str; 4] = [SERVER, UPSTREAM, MODEL, KEY];
 
 /// The length from which the value of a variable may be a key; shorter ones are words of problems, too.
 const MIN_SECRET_LEN: usize = 8;
@@ -54,6 +58,8 @@ pub struct ConfigFile {
     pub upstreams: Vec<ServerSettings>,
     /// The models, in order.
     pub models: Vec<ConfiguredModel>,
+    /// The client keys, in order.
+    pub keys: ClientKeys,
     /// The values of variables that must be masked.
     pub secrets: Vec<Secret>,
     /// Each mistake with its line, which its text also names.
@@ -162,6 +168,9 @@ fn read_sections(
         let names = (!is_lost).then_some(names.as_slice());
         file.models = model_keys::read_all(member, names, changed, scope);
     }
+    if let Some(member) = find(KEY) {
+        file.keys = key_section::read_all(member, scope);
+    }
     file
 }
 
@@ -196,7 +205,9 @@ fn refuse_section(member: &Member, scope: &mut Scope<'_>) {
             false => format!("unknown key {shown}: did you mean {near} in [server]?"),
         }
     } else {
-        format!("unknown key {shown}: known sections are [server], [[upstream]] and [[model]]")
+        format!(
+            "unknown key {shown}: known sections are [server], [[upstream]], [[model]] and [[key]]"
+        )
     };
     scope.problems.add(member.line, &problem);
 }

@@ -2,6 +2,7 @@
 //!
 //! Pure: the rows of the tables of keys, as a file that uses each of them.
 
+use super::key_section::KEY_KEYS;
 use super::model_keys::MODEL_KEYS;
 use super::scope::KeySpec;
 use super::upstream_keys::UPSTREAM_KEYS;
@@ -10,7 +11,7 @@ use super::upstream_keys::UPSTREAM_KEYS;
 const COMMENT_COLUMN: usize = 26;
 
 /// Keys that exclude another one: shown as comments.
-const ALTERNATIVES: &[&str] = &["api_key_file"];
+const ALTERNATIVES: &[&str] = &["api_key_file", "key_file"];
 
 /// The sections with every key, as TOML.
 pub fn reference() -> String {
@@ -20,6 +21,8 @@ pub fn reference() -> String {
     UPSTREAM_KEYS.iter().for_each(|row| add_row(&mut text, row));
     text.push_str("\n[[model]]\n");
     MODEL_KEYS.iter().for_each(|row| add_row(&mut text, row));
+    text.push_str("\n[[key]]\n");
+    KEY_KEYS.iter().for_each(|row| add_row(&mut text, row));
     text.truncate(text.trim_end().len());
     text
 }

@@ -234,7 +234,7 @@ fn unknown_keys_and_sections_are_told_with_the_nearest_one() {
         &[],
         &[
             (1, "stands before all sections: put it below [server]"),
-            (2, "known sections are [server], [[upstream]] and [[model]]"),
+            (2, "known sections are [server], [[upstream]], [[model]] and [[key]]"),
         ],
     );
     bad("[upstream]\nname = \"a\"\n", &[], &[(1, "write the section as [[upstream]]")]);
@@ -518,8 +518,9 @@ fn the_reference_is_a_file_with_every_key() {
         assert!(text.contains(example), "{example}");
         text = text.replace(example, instead);
     }
-    let file = good(&text, KEYS);
+    let file = good(&text, &[KEYS, &[("ALICE_KEY", "alice-s3cret-1")]].concat());
     assert_eq!((file.upstreams.len(), file.models.len(), file.options.len()), (1, 1, 1));
+    assert_eq!((file.keys.named().len(), file.keys.secrets().count()), (1, 1));
     let reference = reference();
     for key in upstream_keys::UPSTREAM_KEYS.iter().map(|row| row.key) {
         let is_there =
@@ -528,6 +529,10 @@ fn the_reference_is_a_file_with_every_key() {
     }
     for key in model_keys::MODEL_KEYS.iter().map(|row| row.key) {
         assert!(reference.contains(&format!("\n{key} = ")), "{key}");
+    }
+    for key in key_section::KEY_KEYS.iter().map(|row| row.key) {
+        let marks = ["", "# "];
+        assert!(marks.iter().any(|it| reference.contains(&format!("\n{it}{key} = "))), "{key}");
     }
     for line in reference.lines() {
         assert!(line.len() <= 98 && line.trim_end() == line, "{line}");
@@ -555,4 +560,53 @@ fn a_key_in_the_place_of_a_name_is_not_told() {
     let text = "[[upstream]]\nname = \"${LAB_KEY}\"\nbase_url = \"http://h\"\n\
                 [[model]]\nname = \"m\"\nuse = [\"lab/x\"]\n";
     bad(text, KEYS, &[(6, "***")]);
+}
+
+#[test]
+fn every_key_of_a_client_key_has_its_meaning() {
+    let text = "[[key]]\nname = \"alice\"\nkey = \"${LAB_KEY}\"\nmodels = [\"qwen*\", \"lab/x\"]\n\
+                requests_per_minute = 60\ntokens_per_day = 1_000_000\nmax_parallel = 2\n\
+                [[key]]\nname = \"bob\"\nkey = \"bob-s3cret-1\"\n";
+    let file = good(text, KEYS);
+    let [alice, bob] = file.keys.named() else { panic!("{:?}", file.keys.named()) };
+    assert_eq!((alice.name.as_str(), bob.name.as_str()), ("alice", "bob"));
+    assert_eq!(alice.models, ["qwen*", "lab/x"]);
+    let limits = alice.rates.members().map(|(_, limit)| limit);
+    assert_eq!(limits, [Some(60), Some(1_000_000), Some(2)]);
+    assert!(!bob.has_limits());
+    assert!(file.keys.contains("lab-s3cret-1") && file.keys.contains("bob-s3cret-1"));
+    // The values of variables are masked.
+    assert!(file.secrets.iter().any(|it| it.expose() == "lab-s3cret-1"));
+}
+
+#[test]
+fn mistakes_in_client_keys_are_told_with_their_lines_and_without_the_key() {
+    let text = "[[key]]\nnmae = \"a\"\nkey = \"s3cret-key-1\"\n\
+                [[key]]\nname = \"a b\"\nkey = \"s3cret\"\nrequests_per_minute = 0\n\
+                tokens_per_day = \"s3cret\"\nmax_parallel = 1.5\nmodels = []\n\
+                [[key]]\nname = \"b\"\n\
+                [[key]]\nname = \"c\"\nkey = \"s3cret-key-1\"\nkey_file = \"/nowhere/s3cret\"\n";
+    bad(
+        text,
+        KEYS,
+        &[
+            (1, "[[key]] needs name"),
+            (2, "did you mean name?"),
+            (5, "name: expected up to 64 letters, digits, - _ ."),
+            (6, "key: expected a key, each 8 to 512 "),
+            (7, "requests_per_minute: expected a whole number from 1 to 1000000"),
+            (8, "tokens_per_day: expected a whole number, found a string"),
+            (9, "max_parallel: expected a whole number, found a number"),
+            (10, "models: must not be empty"),
+            (11, "[[key]] needs key or key_file"),
+            (16, "key_file: no such file"),
+            (16, "key_file: key is there, too: remove one of them"),
+        ],
+    );
+    let twice = "[[key]]\nname = \"a\"\nkey = \"s3cret-key-1\"\n\
+                 [[key]]\nname = \"a\"\nkey = \"s3cret-key-2\"\n\
+                 [[key]]\nname = \"b\"\nkey = \"s3cret-key-1\"\n";
+    let expected =
+        [(4, "the name is taken by the key in line 1"), (7, "the key is that of another [[key]]")];
+    bad(twice, KEYS, &expected);
 }

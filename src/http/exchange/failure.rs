@@ -87,7 +87,9 @@ impl Exchange {
         };
         let retry_after = match told {
             Error::Busy => Some(1.0),
-            Error::TooManyWrongKeys(delay) => Some(delay.as_secs_f64().ceil().max(1.0)),
+            Error::TooManyWrongKeys(wait) | Error::KeyLimitReached { wait, .. } => {
+                Some(wait.as_secs_f64().ceil().max(1.0))
+            }
             Error::UpstreamStatus { retry: Retry::After(delay), .. }
             | Error::UpstreamDown { retry_after: delay, .. } => {
                 Some((*delay).min(MAX_TOLD_DELAY).as_secs_f64().ceil())

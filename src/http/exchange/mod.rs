@@ -43,6 +43,7 @@ use crate::http::error_format::ErrorFormat;
 use crate::http::unread_body;
 use crate::net::cancel::CancellationToken;
 use crate::net::connection_guard::{RequestHandle, RequestPhase, ResponseState};
+use crate::net::key_limits::KeyUse;
 use crate::net::memory_budget::{self, MemoryBudget, Reservation};
 
 /// Bodies below this size are written together with their head; copying more costs more than a
@@ -86,6 +87,10 @@ pub struct Exchange {
     reservation: Option<Reservation>,
     /// The same for lines that wait for the end of the response.
     pending_reservation: Option<Reservation>,
+    /// The request's place among those of its client key.
+    key_use: Option<Arc<KeyUse>>,
+    /// Lines that were pushed, or the events in what was passed on.
+    events: u64,
 }
 
 enum State {
@@ -141,7 +146,30 @@ impl Exchange {
             handle: None,
             reservation: Some(reservation),
             pending_reservation: None,
+            key_use: None,
+            events: 0,
         }
+    }
+
+    /// Gives the place of the request among those of its client key back with the end of the response:
+    /// before the client can know that it ended.
+    pub fn set_key_use(&mut self, key_use: Option<Arc<KeyUse>>) {
+        self.key_use = key_use;
+    }
+
+    /// The request's place among those of its client key, if that is counted.
+    pub fn key_use(&self) -> Option<&Arc<KeyUse>> {
+        self.key_use.as_ref()
+    }
+
+    /// How many lines or events the response has so far.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Tells how many events are in what was passed on.
+    pub fn set_events(&mut self, events: u64) {
+        self.events = events;
     }
 
     /// Reports the progress of the exchange to the connection guard.
@@ -321,6 +349,7 @@ impl Exchange {
     /// Buffers a line until [`Exchange::flush`]. The line ends in its only newline.
     pub fn push_line(&mut self, line: &[u8]) {
         self.has_line |= !line.is_empty();
+        self.events += 1;
         self.push_filler(line);
     }
 
@@ -434,6 +463,9 @@ impl Exchange {
             writer.write_all(rest)?;
             writer.flush()
         };
+        if next == ResponseState::Other && self.framing != Framing::UntilClose {
+            self.key_use.iter().for_each(|key_use| key_use.end());
+        }
         let written = match &mut self.handle {
             Some(handle) => {
                 if next == ResponseState::Other {

@@ -17,11 +17,13 @@
 //! - The combinations of route, model and status are limited to 2,000 series.
 //! - `upstream` is a name of the configuration; `default` is the upstream that the environment defines.
 //!   What a reload removed keeps its counters, up to 100 names; those of others are added up as `other`.
+//! - `key` is the name of a client key of the configuration; keys without names are not counted.
 //! - Status 0 is a request whose client disconnected before the response. A client that leaves, also in the
 //!   middle of a response, is counted apart, and is no error.
 //! - Tokens are counted as the upstream reports them. Responses that pass through unread have none.
 
 mod histogram;
+mod keys;
 mod openmetrics;
 mod process;
 #[cfg(test)]
@@ -34,6 +36,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use self::histogram::Histogram;
+pub use self::keys::KeyMetrics;
 use self::openmetrics::Encoder;
 use self::upstreams::UpstreamRegistry;
 pub use self::upstreams::{MAX_UPSTREAMS, UpstreamMetrics, UpstreamState};
@@ -270,11 +273,15 @@ impl Metrics {
     pub fn render(
         &self,
         upstreams: &[UpstreamState<'_>],
+        keys: &[KeyMetrics<'_>],
         version: &str,
         started: SystemTime,
     ) -> String {
         let mut out = Encoder::default();
+        let refusals = keys.iter().flat_map(|key| key.refused);
+        refusals.for_each(|(reason, _)| self.access_refused.add(reason, 0));
         self.write_requests(&mut out);
+        keys::write(&mut out, keys);
         self.upstreams.write(&mut out, upstreams);
         self.write_load(&mut out);
         let help = "Version of the running program.";

@@ -16,7 +16,7 @@ const OK: RequestRecord<'static> = RequestRecord {
 };
 
 fn render(metrics: &Metrics) -> String {
-    metrics.render(&[], "0", SystemTime::UNIX_EPOCH)
+    metrics.render(&[], &[], "0", SystemTime::UNIX_EPOCH)
 }
 
 #[track_caller]
@@ -147,4 +147,29 @@ fn a_gauge_never_shows_fewer_than_none() {
     assert_eq!(gauge.get(), 0);
     gauge.set(7);
     assert_eq!(gauge.get(), 7);
+}
+
+#[test]
+fn keys_have_metrics_by_their_names_and_without_names_there_are_none() {
+    let metrics = Metrics::default();
+    assert!(!render(&metrics).contains("_key_"));
+    let refused =
+        [("requests_per_minute", 3), ("tokens_per_day", 0), ("max_parallel", 0), ("x", 1)];
+    let (name, tokens_today) = ("alice", Some(9));
+    let key = KeyMetrics { name, requests: 5, refused, tokens: (7, 2), in_flight: 1, tokens_today };
+    let other = KeyMetrics { name: "bob", tokens_today: None, ..key };
+    let text = metrics.render(&[], &[key, other], "0", SystemTime::UNIX_EPOCH);
+    for line in [
+        "ollama_proxy_key_requests_total{key=\"alice\"} 5",
+        "ollama_proxy_key_refused_total{key=\"alice\",reason=\"requests_per_minute\"} 3",
+        "ollama_proxy_key_refused_total{key=\"bob\",reason=\"x\"} 1",
+        "ollama_proxy_key_tokens_total{key=\"alice\",kind=\"prompt\"} 7",
+        "ollama_proxy_key_tokens_total{key=\"alice\",kind=\"completion\"} 2",
+        "ollama_proxy_key_requests_in_flight{key=\"alice\"} 1",
+        "ollama_proxy_key_tokens_today{key=\"alice\"} 9",
+        "ollama_proxy_access_refused_total{reason=\"max_parallel\"} 0",
+    ] {
+        has(&text, line);
+    }
+    assert!(!text.contains("tokens_today{key=\"bob\"}"));
 }

@@ -2,4 +2,6 @@
 
 mod cors;
 mod host;
+mod key_limits;
+mod key_models;
 mod keys;
