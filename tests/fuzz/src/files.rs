@@ -157,7 +157,21 @@ pub fn key_file(data: &[u8]) {
 fn check_keys(bytes: &[u8], keys: &ClientKeys) {
     let text = std::str::from_utf8(bytes).expect("what was read is text");
     let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
-    let listed: Vec<&str> = lines.filter(|it| !it.is_empty() && !it.starts_with('#')).collect();
+    let lines = lines.filter(|it| !it.is_empty() && !it.starts_with('#'));
+    let lines: Vec<&str> = lines.filter_map(|line| line.split_ascii_whitespace().next()).collect();
+    // Behind a name stands the key; the whole is one, too, if it is not too long.
+    let is_name = |name: &str| keys.named().iter().any(|it| it.name == name);
+    let mut listed = Vec::new();
+    for line in lines {
+        let key = line.split_once(':').filter(|(name, key)| is_name(name) && key.len() >= 8);
+        listed.extend(key.map(|(_, key)| key));
+        listed.extend((line.len() <= 512).then_some(line));
+    }
+    for named in keys.named() {
+        let limits = named.rates.members().into_iter().filter_map(|(_, limit)| limit);
+        assert!(limits.into_iter().all(|limit| limit > 0), "a limit of nothing");
+        assert!(!named.name.is_empty() && named.models.iter().all(|it| !it.is_empty()));
+    }
     assert!(!keys.is_empty() && !listed.is_empty());
     let shown = format!("{keys:?}");
     let bearer = |key: &str| {

@@ -6,6 +6,7 @@ mod config_file;
 mod environment;
 mod failures;
 mod healthcheck;
+mod key_counts;
 mod log;
 mod log_format;
 mod manual;

@@ -112,7 +112,8 @@ pub(super) fn command(name: &str, base: &str) -> (Command, PathBuf) {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("secrets-{name}"));
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).expect("a folder");
-    fs::write(folder.join("keys"), format!("{FILE_KEY}\n")).expect("a file");
+    fs::write(folder.join("keys"), format!("team:{FILE_KEY} tokens_per_day=1000000000\n"))
+        .expect("a file");
     let state = folder.join("state.json");
     let mut command = program();
     command
