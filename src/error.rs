@@ -38,9 +38,13 @@
 //! response without lines that breaks off ends with an invalid chunk, so that no client takes it
 //! for complete. [`crate::http::error_format`] gives the form of the body.
 
+mod key_limit;
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
+
+pub use self::key_limit::{KeyLimit, LimitReached};
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -131,28 +135,6 @@ impl ErrorCode {
         &Self { status: 500, code: "compaction_failed", param: None };
 }
 
-/// A limit of a client key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyLimit {
-    /// Requests in a minute.
-    RequestsPerMinute,
-    /// Tokens of prompts and responses in a day.
-    TokensPerDay,
-    /// Requests at the same time.
-    MaxParallel,
-}
-
-impl KeyLimit {
-    /// The word for the configuration, log and metrics.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::RequestsPerMinute => "requests_per_minute",
-            Self::TokensPerDay => "tokens_per_day",
-            Self::MaxParallel => "max_parallel",
-        }
-    }
-}
-
 /// Everything that can go wrong with one exchange. A variant with a `String` holds the text for the
 /// client, unless it says otherwise.
 #[derive(Clone, Debug, PartialEq)]
@@ -197,14 +179,7 @@ pub enum Error {
     /// The request has a wrong client key, and its address has sent too many; holds the time to wait.
     TooManyWrongKeys(Duration),
     /// The client key has reached one of its limits.
-    KeyLimitReached {
-        /// The limit.
-        limit: KeyLimit,
-        /// How much it allows.
-        allowed: u64,
-        /// The time after which the request may pass.
-        wait: Duration,
-    },
+    KeyLimitReached(LimitReached),
     /// The client key may not use the model.
     ModelNotAllowed(String),
     /// The proxy does not allow the operation.
@@ -422,7 +397,7 @@ impl Error {
             Self::ModelNotFound(_) => ("model_not_found", 404),
             Self::Unauthorized => ("unauthorized", 401),
             Self::TooManyWrongKeys(_) => ("too_many_wrong_keys", 429),
-            Self::KeyLimitReached { limit, .. } => (limit.word(), 429),
+            Self::KeyLimitReached(reached) => (reached.limit.word(), 429),
             Self::ModelNotAllowed(_) => ("model_not_allowed", 403),
             Self::Forbidden(_) => ("forbidden", 403),
             Self::OwnStatus(status) => ("status", *status),
@@ -494,9 +469,7 @@ impl Error {
                 let seconds = wait.as_secs_f64().ceil();
                 return format!("too many wrong keys from this address: wait {seconds} s");
             }
-            Self::KeyLimitReached { limit, allowed, wait } => {
-                return describe_limit(*limit, *allowed, *wait);
-            }
+            Self::KeyLimitReached(reached) => return reached.message(),
             Self::Unauthorized => {
                 "unauthorized: send one of this proxy's keys as \"Authorization: Bearer KEY\" or \
                  \"x-api-key: KEY\""
@@ -590,16 +563,6 @@ impl Error {
     }
 }
 
-fn describe_limit(limit: KeyLimit, allowed: u64, wait: Duration) -> String {
-    let seconds = wait.as_secs_f64().ceil();
-    let what = match limit {
-        KeyLimit::RequestsPerMinute => "requests a minute",
-        KeyLimit::TokensPerDay => "tokens a day (UTC)",
-        KeyLimit::MaxParallel => "requests at the same time",
-    };
-    format!("rate limit reached: this key is allowed {allowed} {what}; try again in {seconds} s")
-}
-
 /// For the log: the kind, and details of our own. Texts of the upstream or the client are left out:
 /// they can hold parts of a prompt.
 impl fmt::Display for Error {
@@ -665,8 +628,8 @@ mod tests {
         check(Error::Forbidden(text()), false, Some(403), Never);
         check(Error::ModelNotAllowed(text()), false, Some(403), Never);
         let limit = KeyLimit::RequestsPerMinute;
-        let reached = Error::KeyLimitReached { limit, allowed: 1, wait: Duration::ZERO };
-        check(reached, false, Some(429), Never);
+        let reached = LimitReached { limit, allowed: 1, wait: Duration::ZERO };
+        check(Error::KeyLimitReached(reached), false, Some(429), Never);
         check(Error::OwnStatus(401), false, Some(401), Never);
         check(Error::StateFile(text()), false, Some(500), Never);
         check(Error::Busy, false, Some(503), Never);

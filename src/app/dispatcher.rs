@@ -278,8 +278,8 @@ fn begin_key_use(
     match key.begin(received, body_bytes) {
         Ok(key_use) => (decision, Some(key_use)),
         Err(error) => {
-            if let Error::KeyLimitReached { limit, .. } = &error {
-                decision.denial_reason = Some(Denial::KeyLimit(*limit));
+            if let Error::KeyLimitReached(reached) = &error {
+                decision.denial_reason = Some(Denial::KeyLimit(reached.limit));
             }
             decision.response = Some(EarlyResponse::Fail(error));
             (decision, None)

@@ -140,10 +140,9 @@ fn log_advice(job: &Job) {
 
 /// True where a client that sends the request once more, as the official ones do, gets the same.
 fn never_helps_to_retry(error: &Error) -> bool {
-    let is_daily = |limit: &KeyLimit| *limit == KeyLimit::TokensPerDay;
     match error {
         Error::TooManyWrongKeys(_) => true,
-        Error::KeyLimitReached { limit, .. } => is_daily(limit),
+        Error::KeyLimitReached(reached) => reached.limit == KeyLimit::TokensPerDay,
         _ => false,
     }
 }

@@ -143,8 +143,8 @@ fn openai_members(error: &Error, status: u16) -> (String, String, String) {
             ("invalid_request_error", Some("invalid_api_key"))
         }
         // As OpenAI tells of its own limits.
-        (Error::KeyLimitReached { limit, .. }, _) => {
-            let kind = if *limit == KeyLimit::TokensPerDay { "tokens" } else { "requests" };
+        (Error::KeyLimitReached(reached), _) => {
+            let kind = if reached.limit == KeyLimit::TokensPerDay { "tokens" } else { "requests" };
             (kind, Some("rate_limit_exceeded"))
         }
         (Error::ModelNotAllowed(_), _) => ("invalid_request_error", Some("model_not_allowed")),

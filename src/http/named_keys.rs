@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::client_keys::{ClientKeys, MAX_KEYS, NamedKey};
 use crate::backends::{glob, names};
 use crate::error::{Error, Result};
-use crate::net::key_limits::counts::{Counts, Refusal};
+use crate::net::key_limits::counts::Counts;
 use crate::net::key_limits::{KeyUsage, KeyUse};
 use crate::observe::lock;
 
@@ -40,11 +40,7 @@ impl ClientKey {
     /// [`Error::KeyLimitReached`].
     pub fn begin(&self, received: Instant, body_bytes: usize) -> Result<Arc<KeyUse>> {
         let begun = self.usage.begin(&self.named.rates, received, body_bytes);
-        begun.map_err(|Refusal { limit, allowed, wait }| Error::KeyLimitReached {
-            limit,
-            allowed,
-            wait,
-        })
+        begun.map_err(Error::KeyLimitReached)
     }
 
     /// Whether it may use some models only.

@@ -7,8 +7,8 @@ use std::fmt::Write;
 use super::{Answer, Report};
 use crate::http::client_keys::{ClientKeys, NamedKey};
 use crate::models::configured::ConfiguredModel;
-use crate::observe::plural;
 use crate::net::key_limits::counts::Rates;
+use crate::observe::plural;
 use crate::observe::redact::Redactor;
 
 /// The width of the table.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{ContentType, Exchange, State, StreamFormat};
 use crate::api::openai::pass_head::RETRY_FORBIDDEN;
-use crate::error::{Error, Result, Retry};
+use crate::error::{Error, LimitReached, Result, Retry};
 use crate::http::error_format::{AUTH_CHALLENGES, ErrorFormat};
 
 /// Sent instead of a chunk where a stream without lines breaks off. tiny_http leaves the connection
@@ -87,7 +87,7 @@ impl Exchange {
         };
         let retry_after = match told {
             Error::Busy => Some(1.0),
-            Error::TooManyWrongKeys(wait) | Error::KeyLimitReached { wait, .. } => {
+            Error::TooManyWrongKeys(wait) | Error::KeyLimitReached(LimitReached { wait, .. }) => {
                 Some(wait.as_secs_f64().ceil().max(1.0))
             }
             Error::UpstreamStatus { retry: Retry::After(delay), .. }

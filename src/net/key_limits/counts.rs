@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::error::KeyLimit;
+use crate::error::{KeyLimit, LimitReached};
 
 /// The window of `requests_per_minute`.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -46,17 +46,6 @@ pub struct Now {
     pub since_epoch: Duration,
 }
 
-/// Why a request of a key is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The limit.
-    pub limit: KeyLimit,
-    /// How much it allows.
-    pub allowed: u64,
-    /// The time after which the request may pass.
-    pub wait: Duration,
-}
-
 /// What a key has used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -86,7 +75,7 @@ impl Counts {
     ///
     /// # Errors
     /// Which limit refuses it.
-    pub fn begin(&mut self, rates: &Rates, now: Now) -> Result<(), Refusal> {
+    pub fn begin(&mut self, rates: &Rates, now: Now) -> Result<(), LimitReached> {
         let refusal = self.find_refusal(rates, now);
         if let Some(refusal) = refusal {
             self.refused[refusal.limit as usize] += 1;
@@ -102,9 +91,9 @@ impl Counts {
     }
 
     /// The limit that the request meets; of several, the one that takes longest to pass.
-    fn find_refusal(&mut self, rates: &Rates, now: Now) -> Option<Refusal> {
+    fn find_refusal(&mut self, rates: &Rates, now: Now) -> Option<LimitReached> {
         self.roll(day_of(now.since_epoch));
-        let refuse = |limit, allowed, wait| Some(Refusal { limit, allowed, wait });
+        let refuse = |limit, allowed, wait| Some(LimitReached { limit, allowed, wait });
         if let Some(allowed) = rates.tokens_per_day.filter(|it| self.tokens_today() >= *it) {
             let midnight = Duration::from_secs((day_of(now.since_epoch) + 1) * SECONDS_PER_DAY);
             return refuse(KeyLimit::TokensPerDay, allowed, midnight - now.since_epoch);

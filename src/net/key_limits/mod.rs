@@ -13,7 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
 
-use self::counts::{Counts, Now, Rates, Refusal};
+use self::counts::{Counts, Now, Rates};
+use crate::error::LimitReached;
 use crate::observe::lock::lock;
 
 /// The largest number of tokens that a prompt is taken for whose upstream tells none.
@@ -49,7 +50,7 @@ impl KeyUsage {
         rates: &Rates,
         received: Instant,
         body_bytes: usize,
-    ) -> Result<Arc<KeyUse>, Refusal> {
+    ) -> Result<Arc<KeyUse>, LimitReached> {
         let now = Now { instant: received, since_epoch: since_epoch() };
         self.with(|counts| counts.begin(rates, now))?;
         let prompt = (body_bytes as u64 / BYTES_PER_TOKEN).min(MAX_ESTIMATED_PROMPT);

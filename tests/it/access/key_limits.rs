@@ -220,7 +220,7 @@ fn requests_at_once_have_places_that_are_given_back_whatever_ends_them() {
     let refuse = || {
         let refused = ask(&proxy, ALICE, "/v1/chat/completions", &whole("Hi"));
         assert_eq!((refused.status(), retry_after(&refused)), (429, 1));
-        assert!(refused.body.contains("1 requests at the same time"), "{}", refused.body);
+        assert!(refused.body.contains("1 request at the same time"), "{}", refused.body);
     };
     // A stream, to its end.
     let (go_on, steps) = upstream::halting();

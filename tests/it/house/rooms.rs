@@ -21,6 +21,7 @@ const PURE: &[&str] = &[
     "src/config/options.rs",
     "src/config/parsers.rs",
     "src/error.rs",
+    "src/error",
     "src/http/access.rs",
     "src/http/client_keys.rs",
     "src/http/cors.rs",
