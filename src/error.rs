@@ -38,12 +38,14 @@
 //! response without lines that breaks off ends with an invalid chunk, so that no client takes it
 //! for complete. [`crate::http::error_format`] gives the form of the body.
 
+mod error_code;
 mod key_limit;
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+pub use self::error_code::ErrorCode;
 pub use self::key_limit::{KeyLimit, LimitReached};
 
 /// `Result` with this crate's [`Error`].
@@ -104,35 +106,6 @@ pub struct ContextOverflow {
     pub prompt_tokens: Option<u64>,
     /// Tokens that the context window holds.
     pub context_window: Option<u64>,
-}
-
-/// What OpenAI's clients know an error by, beside its text (OpenAI API reference, errors).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ErrorCode {
-    /// The status.
-    pub status: u16,
-    /// `error.code`.
-    pub code: &'static str,
-    /// `error.param`: the member of the request that is at fault.
-    pub param: Option<&'static str>,
-}
-
-impl ErrorCode {
-    /// An earlier response that is not, or no longer, kept.
-    pub const PREVIOUS_RESPONSE_NOT_FOUND: &'static Self = &Self {
-        status: 404,
-        code: "previous_response_not_found",
-        param: Some("previous_response_id"),
-    };
-    /// A conversation of Anthropic's API that is to be continued from what the server keeps.
-    pub const THREAD_NOT_FOUND: &'static Self =
-        &Self { status: 400, code: "thread_not_found", param: Some("thread") };
-    /// A conversation that cannot be compacted because of the request.
-    pub const INVALID_COMPACTION: &'static Self =
-        &Self { status: 400, code: "invalid_request_error", param: None };
-    /// A conversation of which the model wrote no summary.
-    pub const COMPACTION_FAILED: &'static Self =
-        &Self { status: 500, code: "compaction_failed", param: None };
 }
 
 /// Everything that can go wrong with one exchange. A variant with a `String` holds the text for the

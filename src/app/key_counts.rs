@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::handlers::App;
+use crate::observe::system_error;
 
 /// The time between two writes.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -35,7 +36,8 @@ pub(super) fn start(app: &Arc<App>) {
         }
     };
     if let Err(error) = thread::Builder::new().name("key-counts".into()).spawn(run) {
-        log::warn!("the tokens that keys use today are saved only at the end: {error}");
+        let why = system_error::describe_spawn(&error);
+        log::warn!("the tokens that keys use today are saved only at the end: {why}");
     }
 }
 

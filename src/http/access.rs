@@ -175,7 +175,7 @@ impl Denial {
                 "host {host:?} is not local: let the reverse proxy send \"Host: localhost\", or listen on \
                  an address of the network (OLLAMA_HOST)"
             )),
-            Self::NoKey | Self::WrongKey | Self::TooManyWrongKeys => None,
+            _ => None,
         }
     }
 

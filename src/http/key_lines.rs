@@ -81,7 +81,7 @@ fn add_line(keys: &mut ClientKeys, line: &str) -> Result<(), String> {
             format!("only limits may follow the key, without blanks around = and commas: {MEMBERS}")
         })?;
         if seen.contains(&member) {
-            return Err("a limit is there twice".to_owned());
+            return Err("a limit is set twice".to_owned());
         }
         apply(&mut named, member, value)?;
         seen.push(member);
@@ -106,7 +106,7 @@ fn apply(named: &mut NamedKey, member: &str, value: &str) -> Result<(), String> 
         }
         "tokens_per_day" => rates.tokens_per_day = number("tokens_per_day", MAX_TOKENS_PER_DAY)?,
         "max_parallel" => rates.max_parallel = number("max_parallel", MAX_PARALLEL)?,
-        _ => return Err(format!("unknown limit: known are {MEMBERS}")),
+        _ => return Err(format!("unknown limit: known limits are {MEMBERS}")),
     }
     Ok(())
 }
@@ -260,8 +260,8 @@ mod tests {
             ("max_parallel=99999999999999999999", "max_parallel: "),
             ("models=", "models: expected patterns of models "),
             ("models=a,,b", "models: "),
-            ("models=a models=b", "a limit is there twice"),
-            ("speed=7", "unknown limit: known are models=, "),
+            ("models=a models=b", "a limit is set twice"),
+            ("speed=7", "unknown limit: known limits are models=, "),
             ("s3cret", "only limits may follow the key"),
             ("models=a, b", "models: "),
             ("models = a", "only limits may follow the key"),

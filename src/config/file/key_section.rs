@@ -137,7 +137,7 @@ fn read(node: &Node, scope: &mut Scope<'_>) -> Option<KeyDraft> {
     scope.read_section((SECTION, KEY_KEYS), &mut draft, (node.line, members));
     let find = |key: &str| members.iter().find(|member| member.key == key);
     match (find("key"), find("key_file")) {
-        (Some(_), Some(file)) => scope.refuse(file, "key is there, too: remove one of them"),
+        (Some(_), Some(file)) => scope.refuse(file, "key is set, too: remove one of them"),
         (None, None) if !scope.has_broken_line(node.line) => {
             scope.problems.add(node.line, &format!("{SECTION} needs key or key_file"));
         }

@@ -600,7 +600,7 @@ fn mistakes_in_client_keys_are_told_with_their_lines_and_without_the_key() {
             (10, "models: must not be empty"),
             (11, "[[key]] needs key or key_file"),
             (16, "key_file: no such file"),
-            (16, "key_file: key is there, too: remove one of them"),
+            (16, "key_file: key is set, too: remove one of them"),
         ],
     );
     let twice = "[[key]]\nname = \"a\"\nkey = \"s3cret-key-1\"\n\

@@ -206,7 +206,16 @@ fn the_line_of_a_request_has_the_name_of_its_key_and_why_it_was_refused() {
             ),
         };
         assert_eq!(lines.len(), 4, "{log}");
-        for (at, (line, reason)) in lines.iter().zip(reasons).enumerate() {
+        let of = |status: &str| {
+            let (text, json) = (format!(" status={status} "), format!("\"status\":{status},"));
+            lines.iter().filter(move |it| it.contains(&text) || it.contains(&json)).copied()
+        };
+        // A refusal is told by another thread.
+        let mut served = of("200");
+        let (first, last) = (served.next().expect("a line"), served.next().expect("a line"));
+        let in_order =
+            [first, of("403").next().expect("a line"), of("429").next().expect("a line"), last];
+        for (at, (line, reason)) in in_order.iter().zip(reasons).enumerate() {
             assert_eq!(line.contains(key), at < 3, "{line}");
             assert!(line.contains(reason) && !line.contains("s3cret"), "{line}");
             assert_eq!(line.contains("access"), !reason.is_empty(), "{line}");
