@@ -75,6 +75,8 @@ pub enum TimeoutPhase {
     Head,
     /// Waiting for more of the body.
     Body,
+    /// As `Head` for a list of models, which has this limit of its own.
+    List(Duration),
     /// As `Head`, where the upstream has a time limit of its own.
     OwnHead,
     /// As `Body`, where the upstream has a time limit of its own.
@@ -293,7 +295,10 @@ impl Error {
             Self::Connect(_)
                 | Self::ClosedBeforeResponse { .. }
                 | Self::UpstreamTimeout(
-                    TimeoutPhase::Connect | TimeoutPhase::Head | TimeoutPhase::OwnHead
+                    TimeoutPhase::Connect
+                        | TimeoutPhase::Head
+                        | TimeoutPhase::OwnHead
+                        | TimeoutPhase::List(_)
                 )
         )
     }
@@ -453,6 +458,10 @@ impl Error {
             Self::ClosedBeforeResponse { .. } | Self::StaleConnection => {
                 "the upstream closed the connection without a response"
             }
+            Self::UpstreamTimeout(TimeoutPhase::List(limit)) => {
+                let seconds = limit.as_secs_f64();
+                return format!("no list of models from the upstream within {seconds} s");
+            }
             Self::UpstreamTimeout(TimeoutPhase::Connect) => "timed out connecting to the upstream",
             Self::UpstreamTimeout(TimeoutPhase::Head) => {
                 "no response from the upstream within REQUEST_TIMEOUT"
@@ -477,56 +486,16 @@ impl Error {
         text.to_owned()
     }
 
-    /// What happened, in words for the log. Texts of the upstream or the client are left out: they can hold
-    /// parts of a prompt.
-    pub fn log_text(&self) -> String {
-        match self {
-            Self::Connect(reason) => reason.clone(),
-            Self::Exhausted { last, .. } => last.log_text(),
-            Self::UpstreamStatus { status, .. } => {
-                format!("the upstream returned status {status}{}", self.status_hint())
-            }
-            Self::UpstreamInBand { status, .. } => {
-                format!("the upstream reported an error in its response (status {status})")
-            }
-            // Quoted parts are the upstream's text.
-            Self::UpstreamProtocol(reason) => {
-                let own = reason.split('"').next().unwrap_or_default().trim_end();
-                format!("invalid response from the upstream: {own}")
-            }
-            Self::Internal(what) => format!("internal error: {what}"),
-            Self::MissingEndpoint(_)
-            | Self::ClosedBeforeResponse { .. }
-            | Self::StaleConnection
-            | Self::UpstreamDown { .. }
-            | Self::UpstreamTimeout(_)
-            | Self::IncompleteStream
-            | Self::ResponseTooLarge => self.message(),
-            _ => self.to_string(),
-        }
-    }
-
-    /// What an upstream's status says to its operator.
-    fn status_hint(&self) -> &'static str {
-        let is_out_of_quota = self.details().is_some_and(|details| details.is_out_of_quota);
-        match self.status() {
-            Some(402 | 429) if is_out_of_quota => " (the account has no credit left)",
-            Some(401) => " (its key is missing or wrong)",
-            Some(402) => " (the account has no credit left)",
-            Some(403) => " (its key does not allow this)",
-            Some(404) => " (it does not have the model or the path)",
-            Some(429) => " (too many requests)",
-            _ => "",
-        }
-    }
-
     /// Whether the failed attempt may be retried, provided that no byte of a response was passed on.
     pub fn retry(&self) -> Retry {
         match self {
             Self::Connect(_)
             | Self::UpstreamDown { .. }
             | Self::UpstreamTimeout(
-                TimeoutPhase::Connect | TimeoutPhase::Head | TimeoutPhase::OwnHead,
+                TimeoutPhase::Connect
+                | TimeoutPhase::Head
+                | TimeoutPhase::OwnHead
+                | TimeoutPhase::List(_),
             ) => Retry::Backoff,
             Self::ClosedBeforeResponse { .. } | Self::StaleConnection => Retry::Immediate,
             Self::UpstreamStatus { retry, .. } => *retry,
@@ -548,7 +517,9 @@ impl fmt::Display for Error {
             Self::Connect(reason) => write!(f, ": {reason}"),
             Self::UpstreamTimeout(phase) => f.write_str(match phase {
                 TimeoutPhase::Connect => ": connect",
-                TimeoutPhase::Head | TimeoutPhase::OwnHead => ": no response head",
+                TimeoutPhase::Head | TimeoutPhase::OwnHead | TimeoutPhase::List(_) => {
+                    ": no response head"
+                }
                 TimeoutPhase::Body | TimeoutPhase::OwnBody => ": body",
             }),
             Self::MissingEndpoint(_) => f.write_str(": 404"),
@@ -625,6 +596,9 @@ mod tests {
         check(Error::UpstreamTimeout(TimeoutPhase::Body), true, Some(504), Never);
         check(Error::UpstreamTimeout(TimeoutPhase::OwnHead), true, Some(504), Backoff);
         check(Error::UpstreamTimeout(TimeoutPhase::OwnBody), true, Some(504), Never);
+        let list = Error::UpstreamTimeout(TimeoutPhase::List(Duration::from_secs(30)));
+        assert!(list.is_unreachable() && list.message().ends_with(" within 30 s"));
+        check(list, true, Some(504), Backoff);
         check(Error::upstream_protocol("x"), true, Some(502), Never);
         check(Error::IncompleteStream, true, Some(502), Never);
         check(Error::ResponseTooLarge, false, Some(502), Never);
@@ -639,41 +613,6 @@ mod tests {
         fn crosses<T: Send + Sync + 'static>() {}
         crosses::<Error>();
         assert!(size_of::<Error>() <= 56, "{} bytes", size_of::<Error>());
-    }
-
-    #[test]
-    fn the_log_tells_what_happened_in_words() {
-        use TimeoutPhase::{Connect, Head};
-        let told = |error: Error| error.log_text();
-        assert_eq!(told(Error::Connect("connection refused".to_owned())), "connection refused");
-        let status = |status| told(Error::upstream_status(status, "a secret", Retry::Never));
-        assert_eq!(status(500), "the upstream returned status 500");
-        for (code, word) in
-            [(401, "key"), (402, "credit"), (403, "key"), (404, "model"), (429, "many")]
-        {
-            assert!(status(code).contains(word), "{}", status(code));
-        }
-        let details = UpstreamDetails { is_out_of_quota: true, ..UpstreamDetails::default() };
-        let broke = Error::UpstreamStatus {
-            status: 429,
-            message: "a secret".to_owned(),
-            retry: Retry::Never,
-            details: Some(Box::new(details)),
-        };
-        assert!(told(broke).ends_with("(the account has no credit left)"));
-        for error in [
-            Error::upstream_in_band(500, "a secret"),
-            Error::upstream_protocol("an event with \"a secret\""),
-            Error::invalid_request("a secret"),
-            Error::ModelNotFound("a secret".to_owned()),
-            Error::UpstreamTimeout(Connect),
-            Error::UpstreamTimeout(Head),
-            Error::Exhausted { last: Box::new(Error::IncompleteStream), tried: 2 },
-            Error::Internal("a bug"),
-        ] {
-            let text = told(error.clone());
-            assert!(!text.is_empty() && !text.contains("secret"), "{text}");
-        }
     }
 
     #[test]

@@ -135,6 +135,7 @@ mod batch_limits;
 pub mod breaker;
 mod call_repairs;
 mod client;
+mod failure_text;
 mod family;
 mod in_band;
 mod long_answers;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::transport::agent::Payload;
 use super::{Client, ConnectionPolicy, Operation, Trace, Upstream};
 use crate::backends::profiles::DetailsProbe;
-use crate::error::Result;
+use crate::error::{Error, Result, TimeoutPhase};
 use crate::models::catalog::{CachedList, RefreshGuard, SharedModelList};
 use crate::models::list::{self, ModelList};
 use crate::models::probes::ModelFacts;
@@ -201,7 +201,10 @@ impl Client {
     ) -> Result<ModelList> {
         let mut call =
             Call { retry_policy, caller, ..self.new_get_call(Operation::LIST_MODELS, timeout) };
-        let result = self.retry(&mut call, trace, Self::read_response);
+        let result = self.retry(&mut call, trace, Self::read_response).map_err(|mut failure| {
+            failure.error = name_limit(failure.error, timeout, self.agent.timeout);
+            failure
+        });
         let result = self.log_result(Operation::LIST_MODELS, trace, result);
         let response = result.map_err(|failure| failure.error)?;
         let list = self.parse(response, |body| list::parse_list(&body))?;
@@ -283,6 +286,16 @@ impl Client {
     }
 }
 
+/// A list that came too late: unless it is the shorter one, REQUEST_TIMEOUT is not to blame.
+fn name_limit(error: Error, limit: Duration, request_timeout: Duration) -> Error {
+    match error {
+        Error::UpstreamTimeout(TimeoutPhase::Head) if limit < request_timeout => {
+            Error::UpstreamTimeout(TimeoutPhase::List(limit))
+        }
+        error => error,
+    }
+}
+
 impl ModelDetailsCache {
     /// No details; each are kept for `ttl` after their place had them last.
     pub(super) fn new(ttl: Duration) -> Self {
@@ -326,6 +339,20 @@ impl ModelDetailsCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_late_list_names_the_limit_that_it_exceeded() {
+        let late = || Error::UpstreamTimeout(TimeoutPhase::Head);
+        let told = |limit, request| {
+            let seconds = Duration::from_secs;
+            name_limit(late(), seconds(limit), seconds(request)).message()
+        };
+        assert_eq!(told(30, 300), "no list of models from the upstream within 30 s");
+        assert_eq!(told(30, 30), late().message());
+        assert_eq!(told(30, 5), late().message());
+        let other = Error::UpstreamTimeout(TimeoutPhase::Connect);
+        assert_eq!(name_limit(other.clone(), Duration::ZERO, LIST_TIMEOUT), other);
+    }
 
     #[test]
     fn details_are_kept_for_an_hour_after_their_place_had_them_last() {

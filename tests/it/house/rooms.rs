@@ -52,6 +52,7 @@ const PURE: &[&str] = &[
     "src/upstream/base_url.rs",
     "src/upstream/basic_auth.rs",
     "src/upstream/breaker",
+    "src/upstream/failure_text.rs",
     "src/upstream/proxy.rs",
     "src/upstream/repair",
 ];
