@@ -94,6 +94,29 @@ fn access() -> Vec<Shown> {
     all
 }
 
+/// What the limits of a key with a name refuse.
+fn limits() -> Vec<Shown> {
+    let upstream = Upstream::start();
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("troubleshooting.keys");
+    fs::write(&file, "alice:key-one-1 models=m requests_per_minute=1\n").expect("written");
+    let mut command = at(&upstream.base_url());
+    let running = Running::start(command.env("PROXY_API_KEYS_FILE", &file));
+    let with = |name: &str| {
+        let body = chat_whole("Hi").replace("\"m\"", &format!("\"{name}\""));
+        let mut client = Client::connect(running.addr);
+        client.send(format!(
+            "POST /api/chat HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer key-one-1\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        shown(&client.answer())
+    };
+    let other = with("x");
+    upstream.script(vec![answer("ok")]);
+    with("m");
+    vec![other, with("m")]
+}
+
 /// Connections and certificates.
 fn connections() -> Vec<Shown> {
     let refused = Reserved::new();
@@ -210,7 +233,7 @@ fn symptoms(document: &str) -> Vec<(Option<u16>, String)> {
 
 #[test]
 fn what_the_documents_quote_is_what_the_program_prints() {
-    let mut shown = [starts(), access(), connections(), upstreams(), requests()].concat();
+    let mut shown = [starts(), access(), limits(), connections(), upstreams(), requests()].concat();
     shown.push(busy());
     for (document, least) in [("README.md", 8), ("scripts/deploy/README.md", 15)] {
         let symptoms = symptoms(document);
