@@ -16,6 +16,9 @@
 //! those of the response's body. In JSON `message` is `request`, the members have the same names, and those of
 //! what has no name here are `request_id`, `method`, `path`, `tokens_in` and `tokens_out`.
 //!
+//! Tokens are those that the upstream counted. Of responses that pass through unread they are told for keys with
+//! names only, whose streams without counts are estimated ([`end_key_use`]).
+//!
 //! Never logs a header but the origin or the host that is refused. Invariant: the log never quotes a panic,
 //! which may hold a prompt.
 

@@ -41,20 +41,20 @@ pub(super) fn tags(context: &mut Context<'_>) -> Result<()> {
     let is_hidden = |id: &str| {
         made.contains_key(&names::canonical_key(id)) || app.router.find_configured(id).is_some()
     };
-    let trace = context.trace.clone();
-    let may_use = |name: &str| app.may_use(name, &trace);
+    let trace = &*context.trace;
+    let may_use = |name: &str| app.may_use(name, trace);
     let configured =
         app.router.models().iter().filter(|it| !it.is_hidden && may_use(&it.model.name));
     let mut models: Vec<_> = configured
         .map(|configured| {
-            let base = app.find_base_model(&configured.model, context.trace);
+            let base = app.find_base_model(&configured.model, trace);
             ListEntry::Made(configured.model.render_tag(&base, &render_context))
         })
         .collect();
     let is_shown = |name: &str| app.router.find_configured(name).is_none() && may_use(name);
     let made = made.values().filter(|model| is_shown(&model.name));
     models.extend(newest_first(made.map(|model| {
-        let base = app.find_base_model(model, context.trace);
+        let base = app.find_base_model(model, trace);
         (model.modified_time(), ListEntry::Made(model.render_tag(&base, &render_context)))
     })));
     let unlisted = app.unlisted_running_models(&list);

@@ -11,8 +11,9 @@ use crate::api::openai::raw_object::collect_members;
 use crate::error::{Error, Result};
 use crate::upstream::Trace;
 
-/// Members of a request that servers take models from.
-const MODEL_MEMBERS: &[&str] = &["model", "models", "fallbacks"];
+/// Members of a request that servers take models from, beside those that name fallbacks.
+const MODEL_MEMBERS: &[&str] =
+    &["model", "models", "model_list", "draft_model", "speculative_model"];
 
 /// Members of `/api/create` that make a model of something else than another model.
 const OTHER_SOURCES: &[&str] = &["files", "adapters", "modelfile", "path"];
@@ -65,7 +66,8 @@ impl AppView<'_> {
             return Ok(());
         }
         for (key, value) in collect_members(body) {
-            if !MODEL_MEMBERS.iter().any(|member| key.eq_ignore_ascii_case(member)) {
+            let key = key.to_ascii_lowercase();
+            if !MODEL_MEMBERS.contains(&key.as_str()) && !key.contains("fallback") {
                 continue;
             }
             let names: Vec<String> = match serde_json::from_str(&value) {

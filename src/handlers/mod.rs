@@ -274,6 +274,7 @@ impl App {
     /// # Errors
     /// [`Error::StateFile`].
     pub fn save_key_counts(&self) -> Result<()> {
+        let _turn = lock::lock(&self.keys.save_turn);
         let day = key_limits::today();
         let unsaved = self.keys.unsaved(day);
         if !unsaved.is_empty() && self.keeps_key_counts() {

@@ -129,6 +129,8 @@ pub struct KeyBook {
     /// Told when tokens of the day were added.
     changes: (Sender<()>, Receiver<()>),
     is_watched: AtomicBool,
+    /// Held while counts are written, so that none is written twice.
+    pub save_turn: Mutex<()>,
 }
 
 impl Default for KeyBook {
@@ -138,6 +140,7 @@ impl Default for KeyBook {
             usages: Mutex::default(),
             changes: bounded(1),
             is_watched: AtomicBool::new(false),
+            save_turn: Mutex::default(),
         }
     }
 }

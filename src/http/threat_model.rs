@@ -10,7 +10,8 @@
 //!   receives decides that: what costs there costs everybody. It takes no worker and writes no response.
 //! - **A client with a key**, and each client where there are none, asks the upstream with the
 //!   operator's key, reads, makes and deletes virtual models, which all clients share, and sees its
-//!   own kept responses only. Keys have the same rights.
+//!   own kept responses only. Keys have the same rights, but for those with names, which may have limits and
+//!   a list of models ([`crate::http::named_keys`]).
 //! - **A web page** in the browser of a user of this machine reaches loopback with that user's rights.
 //!   Unless its origin is allowed, it reads nothing and asks nothing: only a `GET` that browsers send without
 //!   `Origin`, as for images, is served, and costs at most a new list of models. On another address than
@@ -47,7 +48,7 @@
 //! | requests of HTTP/2 | its connection; a thread for good only if it begins in the segment that ends the chunks of the request before, and is cut there | a defect of tiny_http 0.12 | `claims::a_request_of_http_2_ends_its_connection_and_costs_no_thread` |
 //! | ambiguous framing | its connection | [`crate::http::framing`] | `framing-bad` |
 //! | deep or odd JSON | CPU for its own length | `MAX_BODY_BYTES`; parsers without recursion on its depth | `fuzz_replay::chat`, `fuzz_replay::responses_items` |
-//! | the upstream's money | what the key allows | `max_parallel`, `MAX_PER_CLIENT`; quotas are the upstream's | `strategies::a_full_upstream_is_passed_over_and_if_all_are_full_requests_wait_their_turn` |
+//! | the upstream's money | what the key allows | `max_parallel`, `MAX_PER_CLIENT`, `MAX_TOKENS_PER_DAY` at most for a key with a name; quotas are the upstream's | `strategies::a_full_upstream_is_passed_over_and_if_all_are_full_requests_wait_their_turn` |
 //! | links in the state file's folder, by another user | what may be written there | random names, created new, for the owner only | `state::a_process_that_was_killed_leaves_nothing_that_hinders_the_next_one` |
 //! | virtual models | 64 MiB, and the state file | `MAX_KEPT_BYTES` | `store::number_and_size_are_bounded` |
 //!

@@ -49,6 +49,7 @@
 //! - **Remembered state** is bounded everywhere: 1,000 virtual models of at most 1 MiB each and 64
 //!   MiB together; 1,024 running models; 1,024 digests of blobs; 1,024 models with up to 32 repairs
 //!   each; 1,024 addresses that sent wrong client keys; 1,024 models whose responses begin inside reasoning; 1,024 tool calls of at most 64 KiB;
+//!   what 20,000 names of client keys have used;
 //!   4 MiB of reasoning that may be the answer; 100 model names and 2,000 series in the metrics.
 //!
 //! Without free descriptors or threads no new connection is served until some are free again; a
@@ -68,6 +69,7 @@
 //! | `model-list`, `circuit-probe` | up to 1 each for each upstream | fetch a newer list; find out whether it is back |
 //! | `start` | 1 for each upstream, once, if started on a terminal | asks for its models |
 //! | `health-check` | 1 for each upstream but the first, during `/openai/health` | asks it for its list |
+//! | `key-counts` | 1, if a client key has a limit of tokens | writes into the state file what keys used today |
 //! | `unread` | up to 16, and 2 | drain bodies that no handler reads; wait for the guard, and for responses |
 //! | guard | 1 | scans all connections up to 50 times a second, and rests when nothing happens (Linux) |
 //! | acceptor supervisor | 1 | proves after each arrival that no connection waits for a thread |

@@ -20,7 +20,8 @@
 //! - `key` is the name of a client key of the configuration; keys without names are not counted.
 //! - Status 0 is a request whose client disconnected before the response. A client that leaves, also in the
 //!   middle of a response, is counted apart, and is no error.
-//! - Tokens are counted as the upstream reports them. Responses that pass through unread have none.
+//! - Tokens are counted as the upstream reports them. Responses that pass through unread have none, unless their
+//!   client key has a name.
 
 mod histogram;
 mod keys;

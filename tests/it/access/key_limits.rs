@@ -289,3 +289,23 @@ fn without_names_nothing_is_counted() {
         assert!(!text.contains(word), "{word}");
     }
 }
+
+#[test]
+fn a_panic_gives_the_place_back() {
+    let upstream = Upstream::start();
+    for _ in 0..3 {
+        upstream.script(vec![upstream::status(500, &[], "{}")]);
+    }
+    upstream.script(vec![answer("ok")]);
+    let pacing = ollama_openai_proxy::upstream::RetryEnv {
+        sleep: Box::new(|_| true),
+        jitter: Box::new(|| panic!("on purpose")),
+    };
+    let keys = with_keys("alice:alice-key-1 max_parallel=1\n");
+    let (server, _stop) = proxy::start(&upstream.base_url(), keys, pacing);
+    for expected in [500, 500, 500, 200] {
+        let mut client = Client::connect(server.local_addr());
+        let told = client.with("POST", "/api/chat", ALICE, whole("Hi")).answer();
+        assert_eq!(told.status(), expected, "{}", told.body);
+    }
+}

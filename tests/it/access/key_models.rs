@@ -135,6 +135,8 @@ fn another_model_in_the_same_request_is_found() {
         r#"{"model":"tagged:8b","Model":"m","messages":[]}"#,
         r#"{"model":"tagged:8b","models":["tagged:8b","m"],"messages":[]}"#,
         r#"{"model":"tagged:8b","fallbacks":[{"model":"m"}],"messages":[]}"#,
+        r#"{"model":"tagged:8b","context_window_fallbacks":[{"tagged:8b":["m"]}],"messages":[]}"#,
+        r#"{"model":"tagged:8b","Models":["m"],"messages":[]}"#,
         r#"{"mod\u0065l":"m","messages":[]}"#,
     ] {
         for path in ["/v1/chat/completions", "/v1/embeddings", "/v1/rerank"] {

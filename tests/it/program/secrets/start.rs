@@ -49,6 +49,45 @@ fn a_check_and_a_start_that_fails_give_no_key_away() {
         absent(&KEYS, "an error at the start", &err);
         assert!(!state.exists());
     }
+    // Lines of the file of keys with mistakes in what follows the key.
+    let in_wrong_lines = [
+        format!("team:{FILE_KEY} max_parallel=0"),
+        format!("team:{FILE_KEY} {OWN_KEY}"),
+        format!("team:{FILE_KEY} {OWN_KEY}=1"),
+        format!("team:{FILE_KEY} tokens_per_day={OWN_KEY}"),
+        format!("{FILE_KEY} models=m"),
+        format!("te am:{FILE_KEY}"),
+        format!("team:{FILE_KEY} models=a\nother:{FILE_KEY}"),
+        format!("team:{FILE_KEY} models=a\nteam:{WRONG_KEY} models=b"),
+        format!("team:{OWN_KEY} models=a"),
+    ];
+    for lines in in_wrong_lines {
+        let (mut command, state) = command("wrong-lines", &upstream.base_url());
+        fs::write(state.with_file_name("keys"), &lines).expect("a file");
+        let (code, out, err) = run(&mut command);
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+        absent(&KEYS, "an error in the file of keys", &err);
+    }
+    let in_wrong_sections = [
+        format!(
+            "[[key]]\nname = \"{OWN_KEY} \"\nkey = \"{FILE_KEY}\"\nmax_parallel = \"{OWN_KEY}\"\n"
+        ),
+        format!(
+            "[[key]]\nname = \"a\"\nkey = \"{FILE_KEY}\"\n{OWN_KEY} = 1\nmodels = [\"{WRONG_KEY} x\"]\n"
+        ),
+        format!(
+            "[[key]]\nname = \"a\"\nkey = \"{FILE_KEY} x\"\nkey_file = \"/nowhere/{WRONG_KEY}\"\n"
+        ),
+        format!("[[key]]\nname = \"a\"\nkey = \"{OWN_KEY}\"\nmodels = [\"m\"]\n"),
+    ];
+    for text in in_wrong_sections {
+        let (mut command, state) = command("wrong-sections", &upstream.base_url());
+        let file = state.with_file_name("proxy.toml");
+        fs::write(&file, &text).expect("a file");
+        let (code, out, err) = run(command.env("PROXY_CONFIG", file));
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+        absent(&KEYS, "an error in a section [[key]]", &err);
+    }
     let (mut command, state) = command("damaged", &upstream.base_url());
     for text in [
         format!(r#"{{"version":1,"models":["{PROMPT}"]}}"#),
