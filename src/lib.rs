@@ -33,7 +33,7 @@
 //! 1. `net/acceptor/generation.rs`, `receive_loop`: takes a request from tiny_http.
 //! 2. `app/dispatcher.rs`, `dispatch`: resolves the route once (`http/routes.rs`, `resolve`), checks
 //!    the head (`http/framing.rs`, `check_head`) and CORS, host and key (`http/access.rs`, `decide`), and
-//!    counts the request for its key, if that has a name (`begin_key_use`).
+//!    counts the request for its key, if that has a name (`net/key_limits/mod.rs`, `begin`).
 //! 3. `app/dispatcher.rs`, `submit`: reserves a worker or a place in the queue (`net/worker_pool.rs`,
 //!    `try_reserve`). A full queue is [`error::Error::Busy`]; its text is in `error.rs`, `message`.
 //! 4. `app/dispatcher.rs`, `serve`: on a worker, calls `handlers/route_table.rs`, `handle`, which reads
