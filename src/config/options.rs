@@ -162,7 +162,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "PROXY_API_KEYS_FILE",
         usage: "--proxy-api-keys-file FILE",
-        help: "More of them, one per line: KEY, or NAME:KEY with limits; `#` comments.",
+        help: "File with more keys, one per line: KEY, or NAME:KEY with limits; `#` comments.",
         is_path: true,
         apply: |c, text| set(&mut c.proxy_api_keys_file, parsers::parse_path(text).map(Some)),
         show: |c| display_path(c.proxy_api_keys_file.as_ref()),

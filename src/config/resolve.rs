@@ -227,7 +227,7 @@ fn finish(config: &mut Config, file: &mut ConfigFile, now: SystemTime) {
     config.models = std::mem::take(&mut file.models);
     config.file_secrets = std::mem::take(&mut file.secrets);
     if let Err(why) = config.proxy_api_keys.extend(std::mem::take(&mut file.keys)) {
-        file.problems.push((0, format!("[[key]]: {why}, in PROXY_API_KEYS")));
+        file.problems.push((0, format!("[[key]]: {why} (PROXY_API_KEYS)")));
     }
     for (name, id) in &config.model_aliases {
         let key = names::canonical_key(name);

@@ -134,8 +134,8 @@ pub(super) fn check_create(context: &Context<'_>, text: &str) -> Result<()> {
     let members = collect_members(text.as_bytes());
     let is_other = |key: &str| OTHER_SOURCES.iter().any(|it| key.eq_ignore_ascii_case(it));
     if members.iter().any(|(key, value)| is_other(key) && value != "null") {
-        let text = "this key may use some models only: it can make models \"from\" these, and not \
-                    of files";
+        let text =
+            "this key may use some models only: make models \"from\" one of these, not of files";
         return Err(Error::ModelNotAllowed(text.to_owned()));
     }
     Ok(())

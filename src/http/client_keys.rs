@@ -165,7 +165,7 @@ impl ClientKeys {
             Some(place) => {
                 let known = &mut self.named[place];
                 if known.has_limits() && named.has_limits() && *known != named {
-                    return Err("the name is there with other limits");
+                    return Err("the same name has other limits in another place");
                 }
                 if named.has_limits() {
                     *known = named;
@@ -184,7 +184,7 @@ impl ClientKeys {
             let other = self.named.get(usize::from(other));
             let is_limited = |it: &NamedKey| it.has_limits();
             if is_limited(&self.named[place]) || other.is_some_and(is_limited) {
-                return Err("the key is there already, without the name");
+                return Err("the same key is set under another name, or without one");
             }
         }
         self.keys.push(key);
@@ -205,7 +205,7 @@ impl ClientKeys {
                 None => {
                     let known = self.find(key.expose());
                     if known.is_some_and(|it| it.has_limits()) {
-                        return Err("a key is there with a name, too".to_owned());
+                        return Err("the same key is set with a name and limits, too".to_owned());
                     }
                     self.add(key);
                 }

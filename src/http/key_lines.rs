@@ -284,9 +284,9 @@ mod tests {
             assert_eq!(find(&keys, key).as_deref(), Some("me"), "{key}");
         }
         let other = "me:s3cret-1 max_parallel=2\nme:s3cret-2 max_parallel=3";
-        check_error(other, "line 2: the name is there with other limits");
+        check_error(other, "line 2: the same name has other limits in another place");
         let twice = "me:s3cret-1\nyou:s3cret-1 max_parallel=3";
-        check_error(twice, "line 2: the key is there already");
-        check_error("s3cret-1\nyou:s3cret-1 models=a", "line 2: the key is there already");
+        check_error(twice, "line 2: the same key is set under another name");
+        check_error("s3cret-1\nyou:s3cret-1 models=a", "line 2: the same key is set under another name");
     }
 }

@@ -11,7 +11,7 @@ complete -c ollama-openai-proxy -l host -x -d 'Address to listen on; :PORT is al
 complete -c ollama-openai-proxy -l port -x -d 'Port to listen on, whatever OLLAMA_HOST says'
 complete -c ollama-openai-proxy -l origins -x -d 'More web origins for CORS, each with at most one *; * allows any'
 complete -c ollama-openai-proxy -l proxy-api-keys -x -d 'Keys that clients must send; with none, everyone may ask'
-complete -c ollama-openai-proxy -l proxy-api-keys-file -r -F -d 'More of them, one per line: KEY, or NAME:KEY with limits; # comments'
+complete -c ollama-openai-proxy -l proxy-api-keys-file -r -F -d 'File with more keys, one per line: KEY, or NAME:KEY with limits; # comments'
 complete -c ollama-openai-proxy -l request-timeout -x -d 'Longest silence of the upstream, in seconds'
 complete -c ollama-openai-proxy -l log-level -x -a 'error warn info debug trace' -d 'error, warn, info, debug or trace'
 complete -c ollama-openai-proxy -l log-format -x -a 'text json auto' -d 'text, json; auto: text on a terminal, else JSON'

@@ -130,7 +130,7 @@ pub fn read_all(member: &Member, scope: &mut Scope<'_>) -> ClientKeys {
 /// One key; `None` without a name.
 fn read(node: &Node, scope: &mut Scope<'_>) -> Option<KeyDraft> {
     let Item::Table(members) = &node.item else {
-        scope.problems.add(node.line, &format!("{SECTION} must hold tables"));
+        scope.problems.add(node.line, &format!("write the section as {SECTION}, in two brackets"));
         return None;
     };
     let mut draft = KeyDraft::default();
