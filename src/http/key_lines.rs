@@ -287,6 +287,9 @@ mod tests {
         check_error(other, "line 2: the same name has other limits in another place");
         let twice = "me:s3cret-1\nyou:s3cret-1 max_parallel=3";
         check_error(twice, "line 2: the same key is set under another name");
-        check_error("s3cret-1\nyou:s3cret-1 models=a", "line 2: the same key is set under another name");
+        check_error(
+            "s3cret-1\nyou:s3cret-1 models=a",
+            "line 2: the same key is set under another name",
+        );
     }
 }

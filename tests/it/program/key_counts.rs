@@ -255,5 +255,8 @@ fn a_check_tells_how_many_keys_there_are_and_what_those_with_names_may() {
     folder.write("keys", &limited);
     let (code, _, err) = run(command.env("PROXY_API_KEYS", KEY_BOB));
     assert_eq!(code, Some(1), "{err}");
-    assert!(err.contains("the same key is set under another name") && !err.contains("s3cret"), "{err}");
+    assert!(
+        err.contains("the same key is set under another name") && !err.contains("s3cret"),
+        "{err}"
+    );
 }
