@@ -32,10 +32,7 @@ impl AppView<'_> {
             return true;
         }
         // `lab/*` also means what only `lab` has, by its plain name.
-        if self.router.only_upstream().is_some()
-            || !key.pattern_prefixes().any(is_upstream)
-            || self.find_virtual(name).is_some()
-        {
+        if !key.pattern_prefixes().any(is_upstream) || self.find_virtual(name).is_some() {
             return false;
         }
         let candidates = self.router.candidates(name.trim(), trace).list;
@@ -45,14 +42,15 @@ impl AppView<'_> {
                 .all(|it| key.allows(&format!("{}/{}", it.upstream.name(), it.name), &|_| false))
     }
 
-    /// Refuses a model that the key may not use.
+    /// Refuses a model that the key may not use, which the log names.
     ///
     /// # Errors
     /// [`Error::ModelNotAllowed`].
-    pub(super) fn check_use(&self, name: &str, trace: &Trace) -> Result<()> {
+    pub(super) fn check_use(&self, name: &str, trace: &mut Trace) -> Result<()> {
         if self.may_use(name, trace) {
             return Ok(());
         }
+        name.trim().clone_into(&mut trace.model);
         Err(Error::ModelNotAllowed(format!("model '{}' is not allowed for this key", name.trim())))
     }
 
@@ -61,7 +59,7 @@ impl AppView<'_> {
     ///
     /// # Errors
     /// [`Error::ModelNotAllowed`].
-    pub(super) fn check_members(&self, body: &[u8], trace: &Trace) -> Result<()> {
+    pub(super) fn check_members(&self, body: &[u8], trace: &mut Trace) -> Result<()> {
         if !self.limits_models() {
             return Ok(());
         }
@@ -111,7 +109,7 @@ impl AppView<'_> {
 ///
 /// # Errors
 /// [`Error::ModelNotAllowed`].
-pub(super) fn check_named(context: &Context<'_>, text: &str, keys: &[&str]) -> Result<()> {
+pub(super) fn check_named(context: &mut Context<'_>, text: &str, keys: &[&str]) -> Result<()> {
     if !context.app.limits_models() {
         return Ok(());
     }
@@ -125,7 +123,7 @@ pub(super) fn check_named(context: &Context<'_>, text: &str, keys: &[&str]) -> R
 ///
 /// # Errors
 /// [`Error::ModelNotAllowed`].
-pub(super) fn check_create(context: &Context<'_>, text: &str) -> Result<()> {
+pub(super) fn check_create(context: &mut Context<'_>, text: &str) -> Result<()> {
     if !context.app.limits_models() {
         return Ok(());
     }

@@ -123,10 +123,7 @@ impl AppView<'_> {
         if name.is_empty() {
             return Err(missing());
         }
-        if let Err(error) = self.check_use(name, trace) {
-            name.clone_into(&mut trace.model);
-            return Err(error);
-        }
+        self.check_use(name, trace)?;
         if let Err(error) = names::validate(name)
             && !self.is_listed(name, trace)
         {

@@ -291,6 +291,28 @@ fn lists_show_what_the_key_may_use() {
 }
 
 #[test]
+fn a_pattern_may_name_the_only_upstream() {
+    let (upstream, proxy) = pair_with(limited("default/tagged*"));
+    for (name, expected) in [
+        ("tagged:8b", 200),
+        ("default/tagged:8b", 200),
+        ("Tagged:8B", 200),
+        ("m", 403),
+        ("default/m", 403),
+        ("other/tagged", 403),
+    ] {
+        upstream.clear();
+        upstream.script(vec![answer("ok")]);
+        assert_eq!(ask(&proxy, "POST", "/api/chat", body_of(name)).status(), expected, "{name}");
+    }
+    let told = ask(&proxy, "GET", "/v1/models", "").json();
+    assert_eq!(
+        (told["data"].as_array().map(Vec::len), &told["data"][0]["id"]),
+        (Some(1), &json!("tagged:8b"))
+    );
+}
+
+#[test]
 fn a_pattern_may_name_an_upstream() {
     let fleet = fleet(&[&["one", "both"], &["two", "both"]], |config| {
         config.models = vec![configured("team", &["b/two"], Strategy::Order)];

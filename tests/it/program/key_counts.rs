@@ -184,12 +184,13 @@ fn the_line_of_a_request_has_the_name_of_its_key_and_why_it_was_refused() {
         assert_eq!(chat_as(&running, &upstream, KEY_ALICE).status(), 200);
         let line = format!("x-api-key: {KEY_ALICE}\r\n");
         let body = chat("Hi").replace("\"m\"", "\"other\"");
-        let refused = Client::connect(running.addr).with("POST", "/api/chat", &line, body).answer();
+        let path = "/v1/chat/completions";
+        let refused = Client::connect(running.addr).with("POST", path, &line, body).answer();
         assert_eq!(refused.status(), 403);
         assert_eq!(chat_as(&running, &upstream, KEY_ALICE).status(), 429);
         assert_eq!(chat_as(&running, &upstream, "nobody-s3cret-9").status(), 200);
         let log = running.stop();
-        let lines: Vec<&str> = log.lines().filter(|line| line.contains("/api/chat")).collect();
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains("/chat")).collect();
         let (key, reasons) = match format {
             "text" => (
                 " key=alice ",
@@ -215,6 +216,8 @@ fn the_line_of_a_request_has_the_name_of_its_key_and_why_it_was_refused() {
         let (first, last) = (served.next().expect("a line"), served.next().expect("a line"));
         let in_order =
             [first, of("403").next().expect("a line"), of("429").next().expect("a line"), last];
+        // The model that was refused is named.
+        assert!(in_order[1].contains("\"other\""), "{}", in_order[1]);
         for (at, (line, reason)) in in_order.iter().zip(reasons).enumerate() {
             assert_eq!(line.contains(key), at < 3, "{line}");
             assert!(line.contains(reason) && !line.contains("s3cret"), "{line}");
