@@ -324,7 +324,10 @@ fn serve_counted(app: &App, job: Box<Job>) {
     };
     redact::with_request_key(client_key.as_ref(), || {
         let (client_key, key_use) = (client_key.clone(), job.exchange.key_use().cloned());
-        let trace = Trace { client_key, key_use, ..Trace::new(job.exchange.request_id()) };
+        let mut trace = Trace { client_key, key_use, ..Trace::new(job.exchange.request_id()) };
+        if handlers::asks_models(&job.route) {
+            trace.live = app.metrics.board.ticket(job.route.pattern().unwrap_or("other"));
+        }
         serve_traced(app, job, trace);
     });
 }

@@ -25,14 +25,15 @@
 use std::net::IpAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::{Error, KeyLimit, Result};
 use crate::handlers::Handler;
 use crate::http::access::{AccessControl, Denial, EarlyResponse};
 use crate::http::exchange::Exchange;
 use crate::http::named_keys::ClientKey;
-use crate::http::routes::ResolvedRoute;
+use crate::http::routes::{Lane, ResolvedRoute};
+use crate::observe::board::{CLIENT_LEFT, EndedRequest};
 use crate::observe::logging::{self, Fact, Value};
 use crate::observe::metrics::{GENERATION_ROUTES, Metrics, RequestRecord};
 use crate::upstream::Trace;
@@ -114,6 +115,10 @@ fn record(metrics: &Metrics, job: &mut Job, trace: &mut Trace, mut result: Resul
     }
     let outcome = judge(exchange, trace, result);
     end_key_use(exchange, trace);
+    if trace.tokens == (0, 0) && matches!(outcome, Outcome::Served) {
+        // The upstream did not tell; each piece of an answer is about a token.
+        trace.tokens.1 = trace.live.counted();
+    }
     metrics.record_request(&RequestRecord {
         route: job.route.pattern(),
         model: &trace.model,
@@ -128,6 +133,7 @@ fn record(metrics: &Metrics, job: &mut Job, trace: &mut Trace, mut result: Resul
             .map(|first| first.saturating_duration_since(job.received)),
         tokens: trace.tokens,
     });
+    show_request(metrics, job, trace, &outcome);
     log_request(job, trace, &outcome);
     log_advice(job);
 }
@@ -159,6 +165,36 @@ fn end_key_use(exchange: &Exchange, trace: &mut Trace) {
     }
     key_use.count(trace.tokens);
     key_use.end();
+}
+
+/// Notes the request for the status page, unless it only asks how the server does, or before another one.
+fn show_request(metrics: &Metrics, job: &Job, trace: &Trace, outcome: &Outcome) {
+    let exchange = &job.exchange;
+    let is_preflight = exchange.method() == "OPTIONS" && exchange.status() == Some(204);
+    if job.route.lane() != Lane::Main || is_preflight {
+        return;
+    }
+    let ended = EndedRequest {
+        id: exchange.request_id(),
+        route: job.route.pattern(),
+        model: &trace.model,
+        upstream: trace.upstream.as_deref(),
+        status: exchange.status().unwrap_or(0),
+        attempts: trace.attempts,
+        first_token: time_to_first_token(job),
+        duration: job.received.elapsed(),
+        tokens: match trace.tokens {
+            (0, 0) => (0, trace.live.counted()),
+            tokens => tokens,
+        },
+        error: match outcome {
+            Outcome::Served => None,
+            Outcome::ClientLeft => Some(CLIENT_LEFT),
+            Outcome::Failed(error) => Some(error.kind()),
+        },
+        key: job.key.as_deref().map(ClientKey::name),
+    };
+    metrics.board.record(&ended, (Instant::now(), SystemTime::now()));
 }
 
 /// Decides how a request ended whose response is complete.

@@ -49,7 +49,8 @@ impl Reloader {
         config.workers = self.workers;
         let before = self.app.router();
         let upstreams = config.upstream_settings(&self.redactor);
-        let settings = config.handler_settings(0);
+        let mut settings = config.handler_settings(0);
+        settings.configuration = config.settings_in_force(&self.app.configuration());
         let shared = (&self.retry_env, &self.app.metrics);
         let router = Router::new(upstreams, config.models, shared, Some(&before));
         let changes = describe(&before, &router);

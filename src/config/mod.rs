@@ -309,6 +309,7 @@ impl Config {
             keepalive: self.keepalive,
             max_kept_bytes,
             max_waiting: self.max_queue,
+            configuration: self.settings_in_force(&[]),
         }
     }
 
@@ -324,6 +325,28 @@ impl Config {
     pub fn describe(&self) -> String {
         let line = |(name, value)| format!("{name}={value}");
         self.settings().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The same, each as a variable and its value, also where a value looks like a key; of options that only a
+    /// restart changes, the value of `before`, if it has one.
+    pub fn settings_in_force(
+        &self,
+        before: &[(&'static str, String)],
+    ) -> Vec<(&'static str, String)> {
+        let redactor = self.redactor();
+        let stays =
+            |name: &str| OPTIONS.iter().any(|row| row.variable == name && row.needs_restart);
+        let value = |(name, value): (&'static str, String)| {
+            let kept = before.iter().find(|(known, _)| *known == name && stays(name));
+            if let Some(kept) = kept {
+                return kept.clone();
+            }
+            // What looks like a key behind the name of a key is masked, too.
+            let line = format!("{name}={value}");
+            let line = redactor.redact(&line);
+            (name, line.split_once('=').map_or_else(String::new, |(_, value)| value.to_owned()))
+        };
+        self.settings().map(value).collect()
     }
 
     /// The same, each as a variable and its value.

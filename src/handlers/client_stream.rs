@@ -50,6 +50,7 @@ impl<'r, 'c, E: Encoder> ClientStream<'r, 'c, E> {
             self.begin_line(now);
             self.encoder.encode_delta(&mut self.line, now, delta);
             self.context.exchange.push_line(&self.line);
+            self.context.trace.live.count(1);
         }
     }
 

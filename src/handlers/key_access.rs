@@ -42,6 +42,15 @@ impl AppView<'_> {
                 .all(|it| key.allows(&format!("{}/{}", it.upstream.name(), it.name), &|_| false))
     }
 
+    /// Whether the key may see what is about a model, by what is known without asking an upstream: its name, or
+    /// the upstream and its id there.
+    pub(super) fn may_see(&self, name: &str, (upstream, id): (&str, &str)) -> bool {
+        let Some(key) = self.key.filter(|key| key.limits_models()) else { return true };
+        let is_upstream = |name: &str| self.router.find_upstream(name).is_some();
+        let is_there = !upstream.is_empty() && key.allows(&format!("{upstream}/{id}"), &|_| false);
+        key.allows(name, &is_upstream) || is_there
+    }
+
     /// Refuses a model that the key may not use, which the log names.
     ///
     /// # Errors

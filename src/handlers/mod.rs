@@ -81,13 +81,12 @@ pub mod stack_trim;
 mod status;
 mod transfer;
 mod upload;
-mod usage_watch;
 mod v1_models;
 
 #[doc(hidden)] // For tests that have no request.
 pub use self::decompress::decompress_zstd;
 pub use self::keepalive::KeepaliveSettings;
-pub use self::route_table::{Handler, ROUTES, handle, is_passed_on};
+pub use self::route_table::{Handler, ROUTES, asks_models, handle, is_passed_on};
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -136,6 +135,8 @@ pub struct Settings {
     pub max_kept_bytes: usize,
     /// Requests that may wait for their turn at an upstream.
     pub max_waiting: usize,
+    /// The options in force and their values, without keys, for the status page.
+    pub configuration: Vec<(&'static str, String)>,
 }
 
 /// The state that all requests share.
@@ -157,6 +158,8 @@ pub struct App {
     started_at: SystemTime,
     /// The client keys that have names, and what they have used.
     pub keys: KeyBook,
+    /// The options in force; replaced by a reload.
+    configuration: RwLock<Vec<(&'static str, String)>>,
 }
 
 /// The state that all requests share, and the upstreams and models as they were when a request began.
@@ -229,7 +232,9 @@ impl App {
         let blobs = transfer::BlobDigests::default();
         let responses = ResponseStore::new(settings.max_kept_bytes);
         let router = RwLock::new(Arc::new(router));
+        let configuration = RwLock::new(settings.configuration.clone());
         Self {
+            configuration,
             settings,
             limits,
             router,
@@ -255,6 +260,12 @@ impl App {
         self.limits.set(settings);
         self.running_models.set_default_keep_alive(settings.keep_alive);
         *lock::write(&self.router) = Arc::new(router);
+        lock::write(&self.configuration).clone_from(&settings.configuration);
+    }
+
+    /// The options in force and their values, without keys.
+    pub fn configuration(&self) -> Vec<(&'static str, String)> {
+        lock::read(&self.configuration).clone()
     }
 
     /// Takes over what the state file says that keys have used today.

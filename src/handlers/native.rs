@@ -314,6 +314,7 @@ fn relay_stream(
             let (exchange, trace) = (&mut *context.exchange, &mut *context.trace);
             let mut on_line = |line: &[u8]| {
                 note_line(trace, line);
+                trace.live.count(1);
                 exchange.push_line(line);
             };
             splitter.push(&out, &mut on_line);

@@ -1,17 +1,17 @@
 //! What all passed-on requests share: the client's headers that go up, and the response as it arrives.
 //!
-//! Never interprets a response. Invariant: every piece of a response is written before the next one is
+//! Never changes a response, and looks only for the counts in it (`usage`), for log and metrics. Invariant: every piece of a response is written before the next one is
 //! waited for.
 
 use std::time::Duration;
 
 use super::failover::Outcome;
 use super::keepalive::EventBoundary;
-use super::usage_watch::UsageWatch;
 use super::{Context, ModelUse};
+use crate::api::openai::usage_scan::UsageScanner;
 use crate::error::{Error, Result};
 use crate::translate::pass_through::Endpoint;
-use crate::upstream::{PassHeaders, PassPieces, PassResponse, PassResponseBody, Piece};
+use crate::upstream::{PassHeaders, PassPieces, PassResponse, PassResponseBody, Piece, Trace};
 
 /// Bodies above this length, in bytes, are streamed if possible.
 pub(super) const LARGE_BODY_BYTES: usize = 1024 * 1024;
@@ -94,9 +94,10 @@ pub(super) fn relay_unchanged(
     in_use: Option<ModelUse<'_>>,
     comments: Comments,
 ) -> Result<()> {
+    let is_event_stream = answer.head.is_event_stream();
     let takes_comments = comments == Comments::InSilence
         && answer.head.status < 300
-        && answer.head.is_event_stream()
+        && is_event_stream
         && context.exchange.sends_at_once();
     if context.trace.retries_exhausted {
         answer.head.forbid_retry();
@@ -109,15 +110,15 @@ pub(super) fn relay_unchanged(
     let mut stream = match answer.body {
         PassResponseBody::Whole(body) => {
             context.trace.known_model = known_model.or(context.trace.known_model.take());
-            UsageWatch::note(&body, context.trace);
             // The use of the model ends before the client can know that the response did.
             drop(in_use);
+            note_usage(context.trace, &mut UsageScanner::default(), &body);
             return context.exchange.respond_started(&body);
         }
         PassResponseBody::Stream(stream) => stream,
     };
     let interval = takes_comments.then_some(context.app.settings.keepalive.comment_after);
-    relay_pieces(context, stream.as_mut(), interval)?;
+    relay_pieces(context, stream.as_mut(), is_event_stream, interval)?;
     drop(in_use);
     context.trace.reported_error = context.trace.reported_error.take().or(stream.reported_error());
     let known_model = known_model.filter(|_| context.trace.reported_error.is_none());
@@ -130,22 +131,26 @@ pub(super) fn relay_unchanged(
 fn relay_pieces(
     context: &mut Context<'_>,
     stream: &mut dyn PassPieces,
+    is_event_stream: bool,
     interval: Option<Duration>,
 ) -> Result<()> {
     let (mut elapsed, mut boundary) = (context.received_at.elapsed(), EventBoundary::default());
+    let (mut usage, mut events) = (UsageScanner::default(), 0);
     let mut timer = context.silence_timer(interval);
-    let mut watch = UsageWatch::new(context.trace);
     loop {
         let piece = stream.next_piece(timer.wake_at(elapsed))?;
         elapsed = context.received_at.elapsed();
         match piece {
             Piece::Bytes(piece) => {
                 boundary.push(piece);
-                if let Some(watch) = &mut watch {
-                    watch.push(piece, context.trace);
-                    context.exchange.set_events(watch.events());
-                }
+                note_usage(context.trace, &mut usage, piece);
                 context.exchange.push_line(piece);
+                if is_event_stream {
+                    let deltas = usage.count_deltas(piece);
+                    context.trace.live.count(deltas);
+                    events += deltas;
+                    context.exchange.set_events(events);
+                }
             }
             Piece::Silence if timer.is_due(elapsed) && boundary.is_between_events() => {
                 context.exchange.push_filler(COMMENT);
@@ -158,5 +163,14 @@ fn relay_pieces(
             timer.restart(elapsed, interval);
         }
         context.stack.before_wait(elapsed);
+    }
+}
+
+/// Notes what the upstream counted, before the client can know that the response ended. Where it does not count,
+/// the pieces of a stream count instead.
+fn note_usage(trace: &mut Trace, usage: &mut UsageScanner, piece: &[u8]) {
+    if let Some(found) = usage.push(piece) {
+        trace.set_tokens((found.prompt, found.completion));
+        trace.cached_tokens = found.cached;
     }
 }

@@ -206,6 +206,7 @@ fn collect_deltas<E: Encoder>(
         let after = out.context.received_at.elapsed();
         while let Some(event) = events.try_next()? {
             for piece in state.take_pieces(event, after)?.into_iter().flatten() {
+                out.context.trace.live.count(1);
                 out.encoder.collect(&piece);
                 whole.append(piece);
             }

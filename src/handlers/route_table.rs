@@ -17,7 +17,7 @@ use crate::api::ollama::response::IS_RUNNING;
 use crate::api::openai::other_routes::OtherRoute;
 use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
-use crate::http::routes::{Lane, Outcome, Route};
+use crate::http::routes::{Lane, Outcome, ResolvedRoute, Route};
 use crate::translate::pass_through::Endpoint;
 
 /// A function that serves a route, by what it needs of the request's body.
@@ -78,6 +78,15 @@ pub static ROUTES: &[Route<Handler>] = &[
     own_page("/status.json", NoBody(status::serve_json)),
 ];
 
+/// Whether a request asks a model, if it is served. A path without a row may be one that the upstream has.
+pub fn asks_models(route: &ResolvedRoute<Handler>) -> bool {
+    match route.outcome {
+        Outcome::Found(found) => found.asks_model,
+        Outcome::NotFound => true,
+        Outcome::MethodNotAllowed(_) | Outcome::Redirect { .. } => false,
+    }
+}
+
 /// A row of the status page.
 const fn own_page(pattern: &'static str, handler: Handler) -> Route<Handler> {
     Route::new(pattern, "HEAD, GET", handler).lane(Lane::Health).same_origin()
@@ -137,6 +146,7 @@ fn root(context: &mut Context<'_>) -> Result<()> {
 mod tests {
     use super::*;
     use crate::http::routes;
+    use crate::observe::metrics::GENERATION_ROUTES;
 
     fn check(method: &str, target: &str, expected: &str) {
         let route = routes::resolve(ROUTES, method, target);
@@ -210,6 +220,18 @@ mod tests {
         assert_eq!(pattern("/api/blobs/sha256:00"), Some("/api/blobs/:digest"));
         assert_eq!(pattern("http://h/v1/models/a/b"), Some("/v1/models/*model"));
         assert_eq!(pattern("/nothing"), None);
+    }
+
+    #[test]
+    fn the_routes_that_ask_models_are_rows() {
+        let asks = |target| asks_models(&routes::resolve(ROUTES, "POST", target));
+        for path in GENERATION_ROUTES {
+            assert!(ROUTES.iter().any(|route| route.pattern == *path) && asks(path), "{path}");
+        }
+        assert!(asks("/v1/rerank"));
+        assert!(
+            !asks("/api/tags") && !asks("/v1/models/m") && !asks("/api/pull") && !asks("/status")
+        );
     }
 
     #[test]

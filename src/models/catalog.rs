@@ -127,6 +127,15 @@ impl Catalog {
             && state.failure.as_ref().is_none_or(|(failed, _)| is_old(*failed))
     }
 
+    /// True if a list came, or a fetch failed, less than `interval` ago, or one is under way.
+    pub fn was_tried_within(&self, interval: Duration) -> bool {
+        let state = lock(&self.state);
+        let is_new = |since: Instant| since.elapsed() < interval;
+        state.is_refreshing
+            || state.list.as_ref().is_some_and(|(since, _)| is_new(*since))
+            || state.failure.as_ref().is_some_and(|(failed, _)| is_new(*failed))
+    }
+
     /// True if the last fetch failed less than the time to live ago.
     pub fn has_failed_lately(&self) -> bool {
         let state = lock(&self.state);

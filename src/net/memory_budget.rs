@@ -82,6 +82,11 @@ impl MemoryBudget {
         self.used.load(Ordering::Acquire)
     }
 
+    /// The most bytes that may be reserved.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// What is called before a reservation is refused for which other ones leave no room.
     pub fn set_relief(&self, relief: Relief) {
         let _ = self.relief.set(relief);

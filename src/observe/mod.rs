@@ -1,8 +1,10 @@
-//! What operators see: the log, the log of bodies and metrics; and the redaction of secrets in them.
+//! What operators see: the log, the log of bodies, metrics, and what the status page shows of requests; and
+//! the redaction of secrets in them.
 //!
 //! Imports no other room. Never decides anything about a request. Invariant: no key is ever written,
 //! and no prompt or response unless the operator turns on the log of bodies.
 
+pub mod board;
 pub mod body_log;
 pub mod circuit_state;
 pub mod first_times;

@@ -204,6 +204,13 @@ impl Default for BaseUrl {
 }
 
 /// The URL, with its user name, its password and the values of its query masked.
+impl BaseUrl {
+    /// The URL without user name, password and query.
+    pub fn without_secrets(&self) -> String {
+        format!("{}{}", self.origin, self.path)
+    }
+}
+
 impl fmt::Display for BaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { origin, path, query, .. } = self;

@@ -123,7 +123,7 @@ impl Client {
                 // The first one is about what the client wrote.
                 return Err(first.unwrap_or(failure));
             };
-            self.report_change(&change, (details, document), trace);
+            self.report_change(target, &change, (details, document), trace);
             match change {
                 Change::Whole => {}
                 Change::Responses => route_rejection = Some(failure),
@@ -274,9 +274,10 @@ impl Client {
         self.long_answers.record(about, (took, self.agent.timeout), now);
     }
 
-    /// Logs and counts what was done about a rejection.
+    /// Logs, counts and notes what was done about a rejection.
     fn report_change(
         &self,
+        target: &Target<'_>,
         change: &Change,
         (details, document): (&ErrorDetails, &Document<'_>),
         trace: &Trace,
@@ -291,5 +292,9 @@ impl Client {
             reason
         );
         change.kinds().into_iter().for_each(|kind| self.metrics.repairs.add(kind, 1));
+        let (path, model, now) = (target.operation.path, target.model, Instant::now());
+        for change in change.descriptions() {
+            self.repair_memory.note_reason(path, model, (&change, &reason), now);
+        }
     }
 }

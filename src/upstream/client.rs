@@ -12,11 +12,12 @@ use serde_json::{Map, Value};
 use ureq::Body;
 use ureq::http::Response;
 
+use super::condition::count_failure;
 use super::long_answers::LongAnswers;
 use super::model_list::ModelDetailsCache;
 use super::probe::OnOpen;
 use super::recent_models::RecentModels;
-use super::retry::{AfterTimeout, AttemptResult, Call, count_failure};
+use super::retry::{AfterTimeout, AttemptResult, Call};
 use super::transport::agent::{Agent, Payload, Request};
 use super::{
     ConnectionPolicy, Operation, RecentFact, RetryEnv, ServerSettings, Settings, ToolCallExtras,
@@ -32,7 +33,7 @@ use crate::error::{Error, Result};
 use crate::net::memory_budget;
 use crate::observe::body_log::{BodyLog, BodyLogger};
 use crate::observe::circuit_state::CircuitState;
-use crate::observe::metrics::UpstreamMetrics;
+use crate::observe::metrics::{Condition, UpstreamMetrics};
 use crate::observe::redact::Redactor;
 use crate::translate::responses_upstream::request;
 use crate::upstream::backoff::RetryPolicy;
@@ -40,7 +41,8 @@ use crate::upstream::base_url::BaseUrl;
 use crate::upstream::breaker::{Breaker, Caller};
 use crate::upstream::call_repairs::{HeldBody, Target};
 use crate::upstream::repair::document::{Document, Repairable, as_stream};
-use crate::upstream::repair::memory::RepairMemory;
+use crate::upstream::repair::memory::{LearntChange, RepairMemory};
+use crate::upstream::repair::session::RESPONSES_ROUTE;
 
 /// A client of one upstream, shared by all workers.
 pub struct Client {
@@ -119,6 +121,23 @@ impl Client {
     /// The upstream's family, where the operator, the base URL or the responses so far have named it.
     pub fn current_profile(&self) -> Option<&'static Profile> {
         self.configured_profile.or_else(|| self.agent.family.get(Instant::now()))
+    }
+
+    /// How the upstream does, as its latest responses and failures show.
+    pub(crate) fn condition(&self) -> &Condition {
+        &self.metrics.condition
+    }
+
+    /// At most `most` of the changes that requests of its models need, for people.
+    pub(crate) fn learnt_changes(&self, most: usize) -> Vec<LearntChange> {
+        let now = Instant::now();
+        let mut changes = self.repair_memory.list(most, now);
+        let routed = self.responses_models.list(now).into_iter().map(|(model, since)| {
+            let (change, reason) = (RESPONSES_ROUTE.to_owned(), None);
+            LearntChange { model, change, reason, since }
+        });
+        changes.extend(routed.take(most - changes.len()));
+        changes
     }
 
     /// Whether the upstream can be reached, as far as the latest attempts showed.

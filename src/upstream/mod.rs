@@ -135,6 +135,7 @@ mod batch_limits;
 pub mod breaker;
 mod call_repairs;
 mod client;
+mod condition;
 mod failure_text;
 mod family;
 mod in_band;
@@ -186,6 +187,7 @@ use crate::error::Error;
 use crate::models::catalog::Catalog;
 use crate::net::key_limits::KeyUse;
 use crate::net::memory_budget::KeptBytes;
+use crate::observe::board::LiveTicket;
 use crate::observe::metrics::Metrics;
 use crate::observe::redact::Secret;
 
@@ -238,6 +240,8 @@ pub struct Trace {
     pub reported_error: Option<Error>,
     /// Whether a call failed after all its retries, and none succeeded since.
     pub retries_exhausted: bool,
+    /// Its place among the requests that models answer now.
+    pub live: LiveTicket,
 }
 
 impl Trace {
@@ -252,6 +256,12 @@ impl Trace {
     pub fn set_tokens(&mut self, tokens: (u64, u64)) {
         self.tokens = tokens;
         self.key_use.iter().for_each(|key_use| key_use.count(tokens));
+    }
+
+    /// Notes which upstream is asked now.
+    pub(crate) fn begin_attempt(&mut self, upstream: &Arc<str>) {
+        self.live.begin(&self.request_id, &self.model, upstream, Instant::now());
+        self.upstream = Some(upstream.clone());
     }
 
     /// The time from the request, received at `since`, to the attempt that the upstream answered.

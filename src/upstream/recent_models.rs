@@ -30,6 +30,13 @@ impl RecentModels {
         table.get(path, model).is_some_and(|since| now.duration_since(*since) < self.ttl)
     }
 
+    /// The models that were inserted within the last `ttl`, and when.
+    pub(crate) fn list(&self, now: Instant) -> Vec<(String, Instant)> {
+        let table = lock::read(&self.table);
+        let entries = table.entries.iter().map(|((_, model), since)| (model.clone(), *since));
+        entries.filter(|(_, since)| now.duration_since(*since) < self.ttl).collect()
+    }
+
     /// Forgets a model.
     pub(crate) fn remove(&self, path: &'static str, model: &str) {
         let mut table = lock::write(&self.table);

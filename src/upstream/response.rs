@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use ureq::http::Response;
 use ureq::{Body, BodyReader};
 
+use super::condition::count_failure;
 use super::operation::MAX_RESPONSE_BYTES;
-use super::retry::count_failure;
 use super::transport::agent::header;
 use super::transport::errors::check_cancelled;
 use super::transport::read_deadline::{ReadDeadline, fill_available};

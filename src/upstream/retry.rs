@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use ureq::Body;
 use ureq::http::Response;
 
+use super::condition::{count_failure, is_stream};
 use super::settings::DEFAULT_NAME;
 use super::transport::agent;
 use super::transport::agent::Payload;
@@ -20,7 +21,6 @@ use crate::backends::errors::{ErrorDetails, RequestSummary, RetryHints};
 use crate::error::{Error, Retry, TimeoutPhase};
 use crate::net::worker_pool;
 use crate::observe::body_log::BodyLogger;
-use crate::observe::metrics::UpstreamMetrics;
 use crate::observe::system_error;
 use crate::upstream::backoff::{LONG_DELAY, RetryPolicy};
 use crate::upstream::breaker::{Caller, CircuitOpen, Permit};
@@ -266,7 +266,7 @@ impl Client {
         )?;
         if call.operation.method != "GET" {
             // A list only helps to understand the request.
-            trace.upstream = Some(self.metrics.name().clone());
+            trace.begin_attempt(self.metrics.name());
         }
         let (first_policy, is_retry) = (call.connection_policy, call.caller == Caller::Retrying);
         let is_held = !matches!(call.request.payload, Payload::Stream(..));
@@ -312,11 +312,17 @@ impl Client {
             Payload::Empty | Payload::Stream(..) => {}
         }
         let response = self.agent.send(&mut call.request, trace, policy)?;
-        trace.head_at = Some(Instant::now());
+        let now = Instant::now();
+        trace.head_at = Some(now);
+        if !call.operation.generates() || is_stream(response.headers()) {
+            let began = trace.last_attempt_at.unwrap_or(now);
+            self.metrics.condition.record_latency(now.saturating_duration_since(began));
+        }
         if response.status().is_success() {
             let logger = self.body_log.logger(&trace.request_id);
             let response = read(self, call, response, (logger, trace))?;
             self.has_answered.set(1, Instant::now());
+            self.metrics.condition.record_success();
             Ok(response)
         } else {
             Err(self.read_error(call, response, trace))
@@ -477,12 +483,5 @@ impl Client {
     /// The same, whatever the operation.
     fn describe_failure(&self, error: &Error) -> String {
         system_error::name_host(error.log_text(), self.base_url.host())
-    }
-}
-
-/// Counts a failure, if it is the upstream's.
-pub(super) fn count_failure(metrics: &UpstreamMetrics, error: &Error) {
-    if error.is_upstream() {
-        metrics.failures.add(error.kind(), 1);
     }
 }

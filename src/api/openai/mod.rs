@@ -19,3 +19,4 @@ pub mod request_body;
 pub mod responses;
 pub mod responses_input;
 pub mod sse_end;
+pub mod usage_scan;

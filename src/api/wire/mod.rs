@@ -7,6 +7,7 @@
 pub mod base64;
 pub mod digest;
 pub mod json_cost;
+pub mod json_writer;
 pub mod keep_alive;
 pub mod ndjson;
 pub mod small_sort;

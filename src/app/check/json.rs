@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use super::{Answer, Report};
-use crate::config::Config;
 use crate::http::client_keys::{ClientKeys, NamedKey};
 use crate::models::configured::ConfiguredModel;
 use crate::observe::redact::Redactor;
@@ -27,7 +26,8 @@ pub(super) fn text(report: &Report<'_>) -> String {
         ("warnings", Value::Array(warnings)),
     ]);
     mask(&mut value, &redactor);
-    value["settings"] = settings(config, &redactor);
+    let settings = config.settings_in_force(&[]).into_iter();
+    value["settings"] = object(settings.map(|(name, value)| (name, string(&value))).collect());
     value.to_string()
 }
 
@@ -118,18 +118,6 @@ fn describe_keys(keys: &ClientKeys) -> Value {
         ("count", count(Some(keys.secrets().count()))),
         ("named", Value::Array(keys.named().iter().map(describe).collect())),
     ])
-}
-
-/// The values in force by variable, as texts that the sources take.
-fn settings(config: &Config, redactor: &Redactor) -> Value {
-    let mut members = Vec::new();
-    for (name, value) in config.settings() {
-        // What looks like a key behind the name of a key is masked, too.
-        let line = format!("{name}={value}");
-        let line = redactor.redact(&line);
-        members.push((name, string(line.split_once('=').map_or("", |(_, value)| value))));
-    }
-    object(members)
 }
 
 fn object(members: Vec<(&'static str, Value)>) -> Value {

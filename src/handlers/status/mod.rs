@@ -4,6 +4,11 @@
 //! `ETag` of their content; their links are relative, so that a reverse proxy may put a path before them.
 //! Invariant: the three files need no key and tell nothing; `/status.json` needs one where there are keys.
 
+mod models;
+mod report;
+
+pub(super) use self::report::serve as serve_json;
+
 use super::Context;
 use crate::error::Result;
 use crate::http::exchange::ContentType;
@@ -34,13 +39,6 @@ pub(super) fn serve_file(context: &mut Context<'_>, file: &File) -> Result<()> {
         true => exchange.respond_empty(304),
         false => exchange.respond(200, file.kind, file.content.as_bytes()),
     }
-}
-
-/// `GET /status.json`.
-pub(super) fn serve_json(context: &mut Context<'_>) -> Result<()> {
-    let body = format!(r#"{{"version":"{}"}}"#, super::info::VERSION);
-    let headers = [("Cache-Control", "no-store")];
-    context.exchange.respond_with_headers(200, ContentType::JSON, &headers, body.as_bytes())
 }
 
 /// True if `If-None-Match` has the tag; a proxy that compresses marks it as weak (RFC 9110 section 13.1.2).

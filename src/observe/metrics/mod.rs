@@ -20,9 +20,10 @@
 //! - `key` is the name of a client key of the configuration; keys without names are not counted.
 //! - Status 0 is a request whose client disconnected before the response. A client that leaves, also in the
 //!   middle of a response, is counted apart, and is no error.
-//! - Tokens are counted as the upstream reports them. Responses that pass through unread have none, unless their
-//!   client key has a name.
+//! - Tokens are counted as the upstream reports them, also in responses that pass through. Of a stream without
+//!   such a report each piece of the answer counts as one.
 
+mod condition;
 mod histogram;
 mod keys;
 mod openmetrics;
@@ -36,11 +37,13 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+pub use self::condition::{Condition, Trouble};
 use self::histogram::Histogram;
 pub use self::keys::KeyMetrics;
 use self::openmetrics::Encoder;
 use self::upstreams::UpstreamRegistry;
 pub use self::upstreams::{MAX_UPSTREAMS, UpstreamMetrics, UpstreamState};
+use crate::observe::board::Board;
 use crate::observe::circuit_state::CircuitState;
 use crate::observe::lock::lock;
 use crate::observe::panics;
@@ -136,6 +139,8 @@ pub struct Metrics {
     /// Requests that did not get to their route, by the reason.
     access_refused: CounterVec,
     requests: Mutex<RequestStats>,
+    /// What the status page shows of requests.
+    pub board: Arc<Board>,
 }
 
 /// Counters by the value of one label.
@@ -221,6 +226,17 @@ impl Metrics {
         let metrics = Self { max_workers, max_queue, ..Self::default() };
         denials.iter().for_each(|denial| metrics.access_refused.add(denial, 0));
         metrics
+    }
+
+    /// The same, with what the status page shows of requests.
+    #[must_use]
+    pub fn with_board(self, board: Board) -> Self {
+        Self { board: Arc::new(board), ..self }
+    }
+
+    /// The number of workers.
+    pub fn max_workers(&self) -> u64 {
+        self.max_workers
     }
 
     /// Makes [`Metrics::check_ready`] report the shutdown.

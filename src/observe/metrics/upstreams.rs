@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::condition::Condition;
 use super::openmetrics::Encoder;
 use super::{CounterVec, Gauge, OTHER};
 use crate::observe::circuit_state::CircuitState;
@@ -30,6 +31,8 @@ pub struct UpstreamMetrics {
     pub repairs: CounterVec,
     /// Failures by their kind.
     pub failures: CounterVec,
+    /// How it does, for the status page.
+    pub condition: Condition,
 }
 
 /// What only an upstream itself knows at the moment.

@@ -49,6 +49,21 @@ struct ModelMemory {
     last_experiment: Option<Instant>,
     /// Hashes of rejections.
     hopeless: Vec<(u64, Instant)>,
+    /// Why changes were made: the change in words, and what the upstream said.
+    reasons: Vec<(Box<str>, Box<str>, Instant)>,
+}
+
+/// A change that requests of a model need, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LearntChange {
+    /// The upstream's id of the model.
+    pub model: String,
+    /// What is changed, in the words of the log.
+    pub change: String,
+    /// What the upstream said, as the log shows it.
+    pub reason: Option<Box<str>>,
+    /// Since when it is known.
+    pub since: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -83,10 +98,14 @@ impl ModelMemory {
         self.repairs.retain(|(_, _, since)| now.duration_since(*since) < TTL);
         self.groups.retain(|known| now.duration_since(known.since) < TTL);
         self.hopeless.retain(|(_, since)| now.duration_since(*since) < HOPELESS_TTL);
+        self.reasons.retain(|(.., since)| now.duration_since(*since) < TTL);
     }
 
     fn is_empty(&self) -> bool {
-        self.repairs.is_empty() && self.groups.is_empty() && self.hopeless.is_empty()
+        self.repairs.is_empty()
+            && self.groups.is_empty()
+            && self.hopeless.is_empty()
+            && self.reasons.is_empty()
     }
 }
 
@@ -102,7 +121,9 @@ impl ModelEntry for ModelMemory {
         let groups = self.groups.capacity() * size_of::<KnownGroup>();
         let hopeless = self.hopeless.capacity() * size_of::<(u64, Instant)>();
         let texts: usize = self.repairs.iter().map(|(repair, ..)| repair.text_bytes()).sum();
-        repairs + groups + hopeless + texts
+        let reasons = self.reasons.iter().map(|(change, reason, _)| change.len() + reason.len());
+        let places = self.reasons.capacity() * size_of::<(Box<str>, Box<str>, Instant)>();
+        repairs + groups + hopeless + texts + places + reasons.sum::<usize>()
     }
 }
 
@@ -264,6 +285,46 @@ impl RepairMemory {
         });
     }
 
+    /// Notes why a change was made.
+    pub fn note_reason(
+        &self,
+        path: &'static str,
+        model: &str,
+        (change, reason): (&str, &str),
+        now: Instant,
+    ) {
+        self.update(path, model, now, |found| {
+            found.reasons.retain(|(known, ..)| **known != *change);
+            if found.reasons.len() >= MAX_REPAIRS_PER_MODEL {
+                found.reasons.remove(0);
+            }
+            found.reasons.push((change.into(), reason.into(), now));
+        });
+    }
+
+    /// At most `most` of what requests of all models need, for people.
+    pub fn list(&self, most: usize, now: Instant) -> Vec<LearntChange> {
+        let table = lock::read(&self.table);
+        let mut changes = Vec::new();
+        for ((_, model), found) in &table.entries {
+            let repairs =
+                found.repairs.iter().map(|(repair, _, since)| (repair.to_string(), *since));
+            let groups = found.groups.iter().map(|it| (describe_group(it.group), it.since));
+            for (change, since) in repairs.chain(groups) {
+                let is_known = changes
+                    .iter()
+                    .any(|it: &LearntChange| it.model == *model && it.change == change);
+                if changes.len() >= most || is_known || now.duration_since(since) >= TTL {
+                    continue;
+                }
+                let reason = found.reasons.iter().find(|(known, ..)| **known == *change);
+                let reason = reason.map(|(_, reason, _)| reason.clone());
+                changes.push(LearntChange { model: model.clone(), change, reason, since });
+            }
+        }
+        changes
+    }
+
     fn update(
         &self,
         path: &'static str,
@@ -279,6 +340,11 @@ impl RepairMemory {
         change(table.entries.entry((path, model.to_owned())).or_default());
         table.shrink();
     }
+}
+
+/// A group in words.
+pub fn describe_group(group: Group) -> String {
+    format!("plainest form ({} changed)", group.describe())
 }
 
 #[cfg(test)]
@@ -323,6 +389,33 @@ mod tests {
         assert!(learnt.knows(CHAT, "a", now + TTL));
         assert!(learnt.get(CHAT, "b", now).is_empty(), "another model");
         assert!(learnt.get("completions", "a", now).is_empty(), "another path");
+    }
+
+    #[test]
+    fn what_was_learnt_is_listed_with_the_reasons() {
+        let (learnt, now) = (RepairMemory::new(EXPERIMENT_INTERVAL), Instant::now());
+        learnt.note_reason(CHAT, "a", ("seed removed", "no seed"), now);
+        learnt.note_reason(CHAT, "b", ("top_k removed", "no top_k"), now);
+        assert_eq!(learnt.list(9, now), []);
+        learnt.insert(CHAT, "a", &[omit("seed"), omit("n")], now);
+        learnt.insert_groups(CHAT, "b", &[(Group::Sampling, Scope::Model)], now);
+        let mut listed = learnt.list(9, now);
+        listed.sort_by_key(|it| (it.model.clone(), it.reason.is_none()));
+        let shown: Vec<_> =
+            listed.iter().map(|it| (&*it.model, &*it.change, it.reason.as_deref())).collect();
+        let expected = [
+            ("a", "seed removed", Some("no seed")),
+            ("a", "n removed", None),
+            ("b", "plainest form (sampling parameters changed)", None),
+        ];
+        assert_eq!(shown, expected);
+        assert_eq!(learnt.list(1, now).len(), 1);
+        assert_eq!(learnt.list(9, now + TTL), []);
+        for number in 0..100 {
+            learnt.note_reason(CHAT, "a", (&number.to_string(), "x"), now);
+        }
+        let table = lock::read(&learnt.table);
+        assert_eq!(table.entries[&(CHAT, "a".to_owned())].reasons.len(), MAX_REPAIRS_PER_MODEL);
     }
 
     #[test]

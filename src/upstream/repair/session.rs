@@ -9,7 +9,7 @@ use super::context;
 use super::describe::find_reason;
 use super::document::Document;
 use super::kinds;
-use super::memory::Known;
+use super::memory::{Known, describe_group};
 use super::plainest::{self, Group};
 use super::plan;
 use super::plan::Planned;
@@ -34,6 +34,9 @@ const MAX_COMMON_CHARS: usize = 3;
 /// The most attempts at a request, the first one included.
 pub const MAX_ATTEMPTS: usize = 6;
 
+/// What is said of a request that goes to `responses`.
+pub const RESPONSES_ROUTE: &str = "sent to /responses";
+
 /// What changed for the next attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -52,6 +55,17 @@ pub enum Change {
 }
 
 impl Change {
+    /// The changes that may be remembered, each in the words of the log.
+    pub fn descriptions(&self) -> Vec<String> {
+        match self {
+            Self::Repairs(repairs) => repairs.iter().map(ToString::to_string).collect(),
+            Self::Plainest(groups) => groups.iter().map(|group| describe_group(*group)).collect(),
+            Self::Truncated(_) => vec![Repair::FitWindow { bytes: 0 }.to_string()],
+            Self::Responses => vec![RESPONSES_ROUTE.to_owned()],
+            Self::Restored(_) | Self::Whole => Vec::new(),
+        }
+    }
+
     /// The kinds of change, for the metrics.
     pub fn kinds(&self) -> Vec<&'static str> {
         match self {
@@ -79,7 +93,7 @@ impl fmt::Display for Change {
             }
             Self::Restored(group) => write!(f, "{} as the client sent it", group.describe()),
             Self::Whole => f.write_str("requested without streaming"),
-            Self::Responses => f.write_str("sent to /responses"),
+            Self::Responses => f.write_str(RESPONSES_ROUTE),
         }
     }
 }

@@ -105,6 +105,13 @@ fn list_deadline(began: Instant, first_list_at: Option<Instant>, wait: Duration)
 }
 
 impl Upstream {
+    /// Fetches the list behind the request if none came for `interval`, and none was tried for.
+    pub(crate) fn refresh_if_older(self: &Arc<Self>, interval: Duration, trace: &Trace) {
+        if !self.catalog.was_tried_within(interval) {
+            self.refresh_behind(trace, None);
+        }
+    }
+
     /// Fetches the list behind the request if that was not tried for an hour: it also finds out anew what
     /// kind of server answers. Requests for known models need no list, and would never ask for it.
     pub(crate) fn relearn_if_due(self: &Arc<Self>, trace: &Trace) {
