@@ -111,20 +111,18 @@ def claude_code(proxy):
 def litellm(proxy):
     (model,) = yaml_of("litellm.yaml")["model_list"]
     settings = model["litellm_params"]
-    provider, _, name = settings["model"].partition("/")
-    require((provider, name) == ("ollama_chat", model["model_name"]), f"{model}")
-    named("api_base", "ollama_chat/MODEL")
-    lists_by_ollama(proxy, settings["api_base"])
+    require(settings["model"] == f"openai/{model['model_name']}" and settings["api_key"], f"{model}")
+    named("api_base", "openai/MODEL")
+    lists_by_openai(proxy, settings["api_base"])
 
 
 def aider(proxy):
     config = yaml_of("aider.conf.yml")
     for name in ("model", "weak-model"):
-        require(config[name].startswith("ollama_chat/"), config[name])
-    (setting,) = config["set-env"]
-    variable, _, base = setting.partition("=")
-    named(variable)
-    lists_by_ollama(proxy, base)
+        require(config[name].startswith("openai/"), config[name])
+    variables = dict(setting.split("=", 1) for setting in config["set-env"])
+    named(*variables)
+    lists_by_openai(proxy, variables["OPENAI_API_BASE"])
 
 
 def goose(proxy):

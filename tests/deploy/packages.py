@@ -315,7 +315,7 @@ class Packages:
             require(re.search(rf"\b{name}\b", known), f"{name} is no option")
         text = (self.etc / "config.toml").read_text().split("every option:\n#\n", 1)[1]
         config = tomllib.loads(re.sub(r"^# ?", "", text.replace(MARK, ""), flags=re.MULTILINE))
-        require(config.keys() == {"server", "upstream", "model"}, f"{config.keys()}")
+        require(config.keys() == {"server", "upstream", "model", "key"}, f"{config.keys()}")
 
     def upgraded(self):
         """What was changed in /etc stays, what was not is renewed; a service disabled by hand too."""

@@ -2,7 +2,7 @@
 
 import json
 
-from agents import FINAL, Agent
+from agents import FINAL, Agent, ready_file
 
 WINDOW = 128_000
 LIMIT = 16_384
@@ -395,26 +395,24 @@ class Aider(Agent):
     name = "aider, ollama"
     tasks = ("work", "break")
     models = {"openai": "gpt-oss:20b", "templates": "qwen3.5"}  # LiteLLM sends gpt-4o elsewhere.
-    model = "ollama_chat/"
 
     def play(self, session):
         flags = ["--yes-always", "--no-git", "--no-check-update", "--analytics-disable", "--no-pretty"]
         flags += ["--no-show-model-warnings", "--no-detect-urls", "--edit-format", "diff"]
-        command = [session.packages["aider"] / "bin/aider", *flags, "--model", self.model + session.model]
-        return session.must_run(
-            [*command, "--message", session.prompt],
-            OLLAMA_API_BASE=session.proxy,
-            OPENAI_API_BASE=f"{session.proxy}/v1",
-            OPENAI_API_KEY="ollama",
-            LITELLM_LOCAL_MODEL_COST_MAP="True",
-        )
+        command = [session.packages["aider"] / "bin/aider", *flags, *self.flags(session)]
+        return session.must_run([*command, "--message", session.prompt], LITELLM_LOCAL_MODEL_COST_MAP="True")
+
+    def flags(self, session):
+        return ["--model", f"ollama_chat/{session.model}", "--set-env", f"OLLAMA_API_BASE={session.proxy}"]
 
 
 class AiderOpenAI(Aider):
-    """Aider over /v1/chat/completions."""
+    """Aider over /v1/chat/completions, with the file of scripts/clients."""
 
     name = "aider, openai"
-    model = "openai/"
+
+    def flags(self, session):
+        return ["--config", ready_file(session, "aider.conf.yml")]
 
 
 PROGRAMS = [
