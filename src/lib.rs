@@ -25,7 +25,7 @@
 //! | [`backends`] | pure: families of upstreams, their errors, names and well-known models |
 //! | [`api`] | pure: wire types and formats of Ollama, OpenAI and Anthropic |
 //! | [`net`] | acceptor, connection guard, worker pool, cancellation, limits, system calls |
-//! | [`observe`] | log, log of bodies, metrics, redaction, clock |
+//! | [`observe`] | log, log of bodies, metrics, what the status page shows of requests, redaction, clock |
 //! | [`error`] | the one error, which every room returns, with its text and status |
 //!
 //! # A streaming `/api/chat`
@@ -59,8 +59,8 @@
 //!     `encode_delta`), held back by `http/exchange/mod.rs`, `push_line`, and written by `flush`, which
 //!     sends the head (`http/exchange/head.rs`) with the first line.
 //! 14. `translate/chat.rs`, `encode_final`: the last line; `http/exchange/mod.rs`, `end`.
-//! 15. `app/outcome.rs`, `finish`: an error becomes a response (`http/error_format.rs`); metrics and
-//!     one log line follow.
+//! 15. `app/outcome.rs`, `finish`: an error becomes a response (`http/error_format.rs`); metrics, one log
+//!     line and an entry for the status page (`observe/board/mod.rs`, `record`) follow.
 //!
 //! # A passed-on `/v1/chat/completions`
 //!

@@ -69,6 +69,12 @@
 //! Only `/openai/health` calls the upstreams, also while their circuits are open. It reports their states,
 //! and how many attempts were made and failed; one upstream that answers is enough for a 200.
 //!
+//! # Status page
+//!
+//! `/status` is a page for people, `/status.json` has what it shows ([`crate::handlers`], `status`): what is
+//! known already, and what [`crate::observe::board`] keeps of requests. Looking fetches the list of an upstream
+//! at most once a minute, and waits for nothing.
+//!
 //! # Limits of the design
 //!
 //! - The connection guard works on Linux only. On other systems put a reverse proxy in front.

@@ -5,8 +5,8 @@
 //!
 //! # Who
 //!
-//! - **A client without a key**, where keys are configured, reaches `GET` and `HEAD` of `/` and
-//!   `/health`, and preflights. Everything else is 401 before a byte of its body is read. The thread that
+//! - **A client without a key**, where keys are configured, reaches `GET` and `HEAD` of `/`,
+//!   `/health` and the files of the status page, and preflights. Everything else is 401 before a byte of its body is read. The thread that
 //!   receives decides that: what costs there costs everybody. It takes no worker and writes no response.
 //! - **A client with a key**, and each client where there are none, asks the upstream with the
 //!   operator's key, reads, makes and deletes virtual models, which all clients share, and sees its
@@ -50,6 +50,7 @@
 //! | deep or odd JSON | CPU for its own length | `MAX_BODY_BYTES`; parsers without recursion on its depth | `fuzz_replay::chat`, `fuzz_replay::responses_items` |
 //! | the upstream's money | what the key allows | `max_parallel`, `MAX_PER_CLIENT`, `MAX_TOKENS_PER_DAY` at most for a key with a name; quotas are the upstream's | `strategies::a_full_upstream_is_passed_over_and_if_all_are_full_requests_wait_their_turn` |
 //! | links in the state file's folder, by another user | what may be written there | random names, created new, for the owner only | `state::a_process_that_was_killed_leaves_nothing_that_hinders_the_next_one` |
+//! | looking at the status page, and names that are long or many | 1 MiB, a list of models a minute | `MAX_BYTES`, `MAX_LIST_AGE` | `parts::looking_asks_an_upstream_for_its_list_once_and_for_nothing_else`, `secrecy::hostile_names_are_cut_and_do_not_break_the_object` |
 //! | virtual models | 64 MiB, and the state file | `MAX_KEPT_BYTES` | `store::number_and_size_are_bounded` |
 //!
 //! # What a web page can do
@@ -58,6 +59,7 @@
 //! | --- | --- | --- | --- |
 //! | a request from a foreign origin | 403, its body unread | `OLLAMA_ORIGINS` | `cors::a_foreign_origin_is_refused_whatever_it_asks_for` |
 //! | a name that points to loopback (DNS rebinding) | 403 | the check of `Host` | `host::on_loopback_only_near_hosts_are_served` |
+//! | what the status page shows | 403 for each foreign origin, whatever is allowed elsewhere | [`crate::http::same_origin`] | `page::pages_of_other_origins_get_nothing_whatever_is_allowed_elsewhere` |
 //! | reading a key or an answer of others | nothing | CORS headers for allowed origins only | `cors::every_answer_to_an_allowed_origin_says_so` |
 //!
 //! # What is told
@@ -67,6 +69,7 @@
 //! | the upstream's key | clients, other upstreams, readers of the log | [`crate::observe::redact`] | `output::keys_prompts_and_answers_are_nowhere_in_the_log` |
 //! | a client's key | the upstream, readers of the log | [`crate::http::client_keys`] | `keys::the_client_s_key_never_goes_upstream`, `scripts/soak` |
 //! | what virtual models say | other users of the machine | the mode 600 of the state file | `state::only_the_owner_may_read_what_is_written` |
+//! | prompts, answers and keys | who looks at the status page | [`crate::observe::board`] | `secrecy::prompts_answers_and_keys_are_nowhere` |
 //! | prompts and answers | readers of the log | `LOG_BODIES` | `output::bodies_are_logged_at_no_other_level_than_trace` |
 //! | a key in a configuration that is wrong | readers of the log | [`crate::config`] | `start::no_mistake_in_a_configuration_file_gives_a_key_away`, `fuzz_replay::config_file` |
 //!

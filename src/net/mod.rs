@@ -50,7 +50,9 @@
 //!   MiB together; 1,024 running models; 1,024 digests of blobs; 1,024 models with up to 32 repairs
 //!   each; 1,024 addresses that sent wrong client keys; 1,024 models whose responses begin inside reasoning; 1,024 tool calls of at most 64 KiB;
 //!   what 20,000 names of client keys have used;
-//!   4 MiB of reasoning that may be the answer; 100 model names and 2,000 series in the metrics.
+//!   4 MiB of reasoning that may be the answer; 100 model names and 2,000 series in the metrics;
+//!   1 MiB of what the status page shows: the last 100 requests, 60 minutes, 1,000 answers in progress
+//!   ([`crate::observe::board`]).
 //!
 //! Without free descriptors or threads no new connection is served until some are free again; a
 //! connection that waits meanwhile gets 503.

@@ -7,6 +7,7 @@ use super::{await_recent, await_status};
 use crate::support::fleet::{configured, fleet};
 use crate::support::restarting::Restarting;
 use crate::support::*;
+use ollama_openai_proxy::http::client_keys::ClientKeys;
 use ollama_openai_proxy::models::configured::Strategy;
 use ollama_openai_proxy::observe::redact::Secret;
 use ollama_openai_proxy::upstream::breaker::Settings;
@@ -248,5 +249,63 @@ fn requests_that_only_ask_how_the_server_does_are_not_among_the_last_ones() {
     assert_eq!(
         (&shown["recent"][1]["route"], &shown["recent"][1]["model"]),
         (&json!("/api/ps"), &Value::Null)
+    );
+}
+
+#[test]
+fn keys_with_names_show_what_they_use_and_one_for_some_models_sees_these_only() {
+    let upstream = Upstream::start();
+    upstream.list(r#"{"data":[{"id":"mine"},{"id":"other"}]}"#);
+    let proxy = Proxy::with(&upstream, |config| {
+        let lines =
+            "alice:alice-key-1 models=mi* tokens_per_day=100\nbob:bobs-key-2\nplain-key-3\n";
+        config.proxy_api_keys = ClientKeys::parse_file(lines.as_bytes()).expect("keys");
+    });
+    let with_key = |key: &str, method: &str, path: &str, body: &str| {
+        let line = format!("x-api-key: {key}\r\n");
+        proxy.client().with(method, path, &line, body).any_answer(method)
+    };
+    let chat = |model: &str| format!(r#"{{"model":"{model}","messages":[]}}"#);
+    for (key, model, status) in [
+        ("alice-key-1", "mine", 200),
+        ("alice-key-1", "other", 403),
+        ("bobs-key-2", "other", 200),
+        ("plain-key-3", "mine", 200),
+    ] {
+        upstream.clear();
+        upstream.script(told(USAGE));
+        let body = chat(model).replacen('{', r#"{"stream":true,"#, 1);
+        let answer = with_key(key, "POST", "/v1/chat/completions", &body);
+        assert_eq!(answer.status(), status, "{key} {model}");
+    }
+    let shown = |key: &str, requests: usize| {
+        let began = std::time::Instant::now();
+        loop {
+            let shown = with_key(key, "GET", "/status.json", "").json();
+            let is_there =
+                |member: &str, count| shown[member].as_array().is_some_and(|it| it.len() == count);
+            if is_there("recent", requests) && !is_there("models", 0) {
+                return shown;
+            }
+            assert!(began.elapsed() < HANG, "{shown:#}");
+        }
+    };
+    let all = shown("plain-key-3", 4);
+    let alice = json!({"name": "alice", "requests": 2, "refused": 1, "tokens_in": 9, "tokens_out": 12,
+        "tokens_today": 21, "requests_per_minute": null, "tokens_per_day": 100, "max_parallel": null,
+        "in_flight": 0, "models": ["mi*"]});
+    assert_eq!(all["keys"][0], alice);
+    assert_eq!((&all["keys"][1]["name"], &all["keys"][1]["requests"]), (&json!("bob"), &json!(1)));
+    let names: Vec<_> = (0..4).map(|at| all["recent"][at]["key"].clone()).collect();
+    assert_eq!(names, [Value::Null, json!("bob"), json!("alice"), json!("alice")]);
+    assert_eq!((&all["models_total"], &all["recent"][2]["status"]), (&json!(2), &json!(403)));
+    // Looking costs a key nothing.
+    let own = shown("alice-key-1", 2);
+    assert_eq!((&own["keys"], &own["models_total"]), (&json!([alice]), &json!(1)));
+    assert_eq!(own["models"][0]["name"], "mine");
+    let body = own.to_string();
+    assert!(
+        !body.contains("bob") && !body.contains("\"other\"") && !body.contains("key-2"),
+        "{body}"
     );
 }
