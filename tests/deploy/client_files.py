@@ -75,6 +75,8 @@ def open_webui(proxy):
     services = yaml_of("open-webui.compose.yaml")["services"]
     base = services["open-webui"]["environment"]["OLLAMA_BASE_URL"]
     require(urllib.parse.urlsplit(base).hostname in services, f"{base} is no service")
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
+    require(services["proxy"]["image"] == f"ollama-openai-proxy:{version}", "another image than the package's")
     named("OLLAMA_BASE_URL", *services["proxy"]["environment"])
     lists_by_ollama(proxy, base)
 

@@ -68,6 +68,11 @@ fn starts() -> Vec<Shown> {
             let (_, output, errors) = run(at(&refused.base_url()).arg("--check"));
             (None, output + &errors)
         },
+        {
+            let running = Running::start(&mut at(&refused.base_url()));
+            Client::connect(running.addr).get("/api/tags").answer();
+            (None, running.stop())
+        },
     ]
 }
 
