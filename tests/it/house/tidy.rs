@@ -137,7 +137,10 @@ fn the_table_of_backends_agrees_with_the_profiles() {
     named_sorted.sort_unstable();
     known.sort_unstable();
     assert_eq!(named_sorted, known, "each profile has one row");
-    for [name, url, key, profile, _] in &rows {
+    for [name, url, key, profile, note] in &rows {
+        let row = profiles::find_by_name(profile).expect("a profile");
+        assert_eq!(note.contains("one model"), row.ignores_model, "{name}: {note}");
+        assert_eq!(note.contains("no penalties"), row.penalties.is_empty(), "{name}: {note}");
         let Ok(url) = BaseUrl::parse(url) else {
             assert_eq!(profile, "generic", "{name} has no base URL");
             continue;
