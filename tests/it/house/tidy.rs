@@ -159,6 +159,12 @@ fn the_readme_stays_short() {
     assert!(length <= 14 * 1024, "README.md has {length} bytes; details belong into rustdoc");
 }
 
+/// The name that a heading has in links.
+fn anchor_of(title: &str) -> String {
+    let kept = title.chars().filter(|it| it.is_alphanumeric() || matches!(it, ' ' | '-' | '_'));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
 #[test]
 fn links_between_documents_lead_somewhere() {
     let readme = fs::read_to_string(root().join("README.md")).expect("a README");
@@ -170,6 +176,12 @@ fn links_between_documents_lead_somewhere() {
             let target = link.split('#').next().unwrap_or_default();
             let is_url = target.contains("://");
             assert!(is_url || folder.join(target).exists(), "{name} links to {link}");
+            let Some((_, anchor)) = link.split_once('#').filter(|_| !is_url) else { continue };
+            let path = if target.is_empty() { root().join(&name) } else { folder.join(target) };
+            let text = fs::read_to_string(path).expect("a document");
+            let mut titles =
+                text.lines().filter_map(|line| line.trim_start_matches('#').strip_prefix(' '));
+            assert!(titles.any(|title| anchor_of(title) == anchor), "{name} links to {link}");
         }
     }
 }
