@@ -107,8 +107,13 @@ impl AppView<'_> {
             let value = value.strip_prefix(b"\"").unwrap_or(value);
             is_encoded || value.get(..5).is_some_and(|it| it.eq_ignore_ascii_case(b"model"))
         };
-        let is_name = |at: &usize| form[at + 1..at + 3].eq_ignore_ascii_case(b"me");
-        let places = memchr::memchr2_iter(b'a', b'A', form).filter(|at| at + 3 < form.len());
+        // Not `filename`.
+        let is_name = |at: &usize| {
+            let is_whole = *at < 2 || !form[at - 2].is_ascii_alphanumeric();
+            is_whole && form[at - 1..at + 3].eq_ignore_ascii_case(b"name")
+        };
+        let is_within = |at: &usize| *at > 0 && at + 3 < form.len();
+        let places = memchr::memchr2_iter(b'a', b'A', form).filter(is_within);
         let count = places.filter(is_name).filter(names_model).count();
         if count > 1 { Err(hidden_model()) } else { Ok(()) }
     }

@@ -174,11 +174,11 @@ fn another_model_in_the_same_request_is_found() {
         assert_refused(&ask(&proxy, "POST", target, body_of("tagged:8b")), target);
     }
     assert!(upstream.is_idle(), "nothing went up");
-    // One model is served, also in a large form.
+    // One model is served, also in a large form, whatever the file is called.
     upstream.script(vec![json_step(r#"{"text":"ok"}"#)]);
     let form = [
         part("name=\"model\"", "tagged:8b"),
-        part("name=\"file\"", &padding),
+        part("name=\"file\"; filename=\"model.wav\"; filename*=utf-8''m", &padding),
         "--b--\r\n".to_owned(),
     ]
     .concat();
