@@ -160,7 +160,7 @@ fn never_helps_to_retry(error: &Error) -> bool {
 /// of no tokens, or whose client left before that, counts by its events.
 fn end_key_use(exchange: &Exchange, trace: &mut Trace) {
     let Some(key_use) = exchange.key_use() else { return };
-    if trace.tokens == (0, 0) && exchange.first_line_at().is_some() {
+    if trace.tokens == (0, 0) && exchange.events() > 0 {
         trace.tokens = key_use.estimate(exchange.events());
     }
     key_use.count(trace.tokens);

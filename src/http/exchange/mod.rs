@@ -464,7 +464,10 @@ impl Exchange {
             writer.flush()
         };
         if next == ResponseState::Other && self.framing != Framing::UntilClose {
-            self.key_use.iter().for_each(|key_use| key_use.end());
+            if let Some(key_use) = &self.key_use {
+                key_use.count_events(self.events);
+                key_use.end();
+            }
         }
         let written = match &mut self.handle {
             Some(handle) => {

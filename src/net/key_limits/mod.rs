@@ -96,6 +96,14 @@ impl KeyUse {
         (self.estimated_prompt, events)
     }
 
+    /// Counts what a response of so many events has used, unless its tokens were told.
+    pub fn count_events(&self, events: u64) {
+        let is_told = *lock(&self.counted) != (0, 0);
+        if events > 0 && !is_told {
+            self.count(self.estimate(events));
+        }
+    }
+
     /// Gives the place back, if that was not done before.
     pub fn end(&self) {
         if !self.has_ended.swap(true, Ordering::Relaxed) {
@@ -145,11 +153,19 @@ mod tests {
         first.count((7, 5));
         assert_eq!(usage.with(|counts| counts.tokens), (7, 5));
         assert_eq!((told.len(), first.estimate(9)), (1, (100, 9)));
+        // The tokens were told.
+        first.count_events(9);
+        assert_eq!(usage.with(|counts| counts.tokens), (7, 5));
         first.end();
         let second = begin(usize::MAX).expect("a place");
         assert_eq!(second.estimate(0), (MAX_ESTIMATED_PROMPT, 0));
         drop(first);
         assert!(begin(0).is_err(), "the place of the second one");
+        second.count_events(0);
+        assert_eq!(usage.with(|counts| counts.tokens), (7, 5));
+        second.count_events(2);
+        second.count_events(2);
+        assert_eq!(usage.with(|counts| counts.tokens), (7 + MAX_ESTIMATED_PROMPT, 7));
         drop(second);
         assert_eq!(usage.with(|counts| counts.in_flight), 0);
     }
