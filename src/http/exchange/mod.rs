@@ -463,11 +463,12 @@ impl Exchange {
             writer.write_all(rest)?;
             writer.flush()
         };
-        if next == ResponseState::Other && self.framing != Framing::UntilClose {
-            if let Some(key_use) = &self.key_use {
-                key_use.count_events(self.events);
-                key_use.end();
-            }
+        if next == ResponseState::Other
+            && self.framing != Framing::UntilClose
+            && let Some(key_use) = &self.key_use
+        {
+            key_use.count_events(self.events);
+            key_use.end();
         }
         let written = match &mut self.handle {
             Some(handle) => {
