@@ -237,6 +237,20 @@ fn symptoms(document: &str) -> Vec<(Option<u16>, String)> {
 }
 
 #[test]
+fn the_configuration_file_of_the_readme_is_accepted() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let text = fs::read_to_string(path).expect("a README");
+    let file = text.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("readme.toml");
+    fs::write(&path, file.expect("an example")).expect("written");
+    let mut command = program();
+    let running = Running::start(command.arg("--config").arg(path).env("OPENAI_KEY", "sk-1"));
+    let log = running.stop();
+    let told = "upstreams lab https://vllm.lan/v1, openai https://api.openai.com/v1";
+    assert!(log.contains(told) && !log.contains("[WARN]"), "{log}");
+}
+
+#[test]
 fn what_the_documents_quote_is_what_the_program_prints() {
     let mut shown = [starts(), access(), limits(), connections(), upstreams(), requests()].concat();
     shown.push(busy());
