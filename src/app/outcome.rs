@@ -11,13 +11,13 @@
 //! req_1a2b3c4d POST "/api/chat" model="m" status=200 attempts=1 duration_ms=812 time_to_first_token_ms=90 client=10.0.0.7 route=/api/chat bytes=9817 tokens_cached=5 tokens=9+120 upstream_request_id=... upstream=default
 //! ```
 //!
-//! `key=NAME` follows the client's address if its key has a name. `client_left=true`, `access=REASON` and `error=KIND` follow where they apply, the last one at the end. The
-//! time to the first token is told of streams, cached tokens where the upstream tells of them, `bytes` are
-//! those of the response's body. In JSON `message` is `request`, the members have the same names, and those of
+//! `key=NAME` follows the client's address if its key has a name. `client_left=true`, `access=REASON` and
+//! `error=KIND` follow where they apply, the last one at the end. The time to the first token is told of
+//! streams, cached tokens where the upstream tells of them, `bytes` are those of the response's body. In JSON `message` is `request`, the members have the same names, and those of
 //! what has no name here are `request_id`, `method`, `path`, `tokens_in` and `tokens_out`.
 //!
-//! Tokens are those that the upstream counted. Of responses that pass through unread they are told for keys with
-//! names only, whose streams without counts are estimated ([`end_key_use`]).
+//! Tokens are those that the upstream counted. Of a stream without counts they are the pieces of the answer; if
+//! the client key has a name, also where the client left, and with an estimate of the prompt ([`end_key_use`]).
 //!
 //! Never logs a header but the origin or the host that is refused. Invariant: the log never quotes a panic,
 //! which may hold a prompt.
