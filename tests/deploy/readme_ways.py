@@ -59,6 +59,7 @@ mount --move . /
 exec chroot . env -i container=podman PATH="$PATH" /lib/systemd/systemd --log-target=null --show-status=0
 """
 GROUPS = Path("/sys/fs/cgroup")
+HEAD = "Typed (#) and printed on a bare Debian. Not shown: OPENAI_API_BASE_URL names a scripted upstream.\n\n"
 
 
 class Steps:
@@ -280,6 +281,7 @@ def main():
     with Programs() as programs:
         machine = Machine(programs, given.root, given.dist, given.transcript)
         # The container reaches it through its gateway.
+        machine.write(HEAD)
         tour = Tour(machine, steps, Upstream(lambda text: [text, " there"], host="0.0.0.0").port)
         try:
             run(
