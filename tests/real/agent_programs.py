@@ -50,27 +50,24 @@ class Program(Agent):
 
 
 class OpenCode(Program):
-    """OpenCode, which sends what Vercel's AI SDK makes of it."""
+    """OpenCode, which sends what Vercel's AI SDK makes of it, with the file of scripts/clients."""
 
     name = "opencode"
     package = "opencode"
     path = "opencode-linux-x64/bin/opencode"
-    provider = {"npm": "@ai-sdk/openai-compatible", "options": {}}
+    library = None  # Another one than that of the file, which wants a key.
 
     def turn(self, session, prompt, flags):
-        models = {session.model: {"name": session.model, "limit": {"context": WINDOW, "output": LIMIT}}}
-        options = {"baseURL": f"{session.proxy}/v1", "apiKey": "ollama", **self.provider["options"]}
-        provider = {"name": "proxy", **self.provider, "options": options, "models": models}
-        config = {
-            "$schema": "https://opencode.ai/config.json",
-            "provider": {"proxy": provider},
-            "autoupdate": False,
-            "share": "disabled",
-        }
+        config = json.loads(ready_file(session, "opencode.json").read_text())
+        ((name, provider),) = config["provider"].items()
+        if self.library:
+            provider["npm"] = self.library
+            provider["options"]["apiKey"] = "ollama"
+        config |= {"autoupdate": False, "share": "disabled"}
         session.write(".config/opencode/opencode.json", config)
         session.write(".config/kilo/opencode.json", config)
         program = package(session, self.package, self.path)
-        model = f"proxy/{session.model}"
+        model = f"{name}/{session.model}"
         flags = ["--auto", "--model", model, "--print-logs", *flags]
         return session.run(
             [program, "run", *flags, prompt],
@@ -83,14 +80,14 @@ class OpenCodeResponses(OpenCode):
     """OpenCode over /v1/responses."""
 
     name = "opencode, responses"
-    provider = {"npm": "@ai-sdk/openai", "options": {}}
+    library = "@ai-sdk/openai"
 
 
 class OpenCodeAnthropic(OpenCode):
     """OpenCode over /v1/messages."""
 
     name = "opencode, messages"
-    provider = {"npm": "@ai-sdk/anthropic", "options": {}}
+    library = "@ai-sdk/anthropic"
 
 
 class Kilo(OpenCode):
