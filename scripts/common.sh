@@ -77,6 +77,7 @@ missing_for_tests() {
     has ip || printf 'iproute2\n'
     has systemd-analyze || printf 'systemd\n'
     has groff || printf 'groff-base\n'
+    has chromium || printf 'chromium\n'
     # podman needs catatonit for pods.
     for tool in zsh fish openssl haproxy nginx caddy lintian mmdebstrap podman runc catatonit buildah; do
         has "$tool" || printf '%s\n' "$tool"

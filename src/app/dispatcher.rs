@@ -174,6 +174,7 @@ impl Dispatcher {
             log::warn!("{} rejected: {fault}", exchange.request_id());
         }
         exchange.set_key_use(key_use);
+        exchange.set_from_own_page(decision.is_from_own_page);
         let AccessDecision { response, headers, denial_reason: denial, key, .. } = decision;
         if fault.is_some() || denial == Some(Denial::TooManyWrongKeys) {
             // Not left to another thread: the next request on the connection may already have arrived.

@@ -36,7 +36,8 @@
 //! - `Authorization: Basic`: the password is the key, or the user name if there is no password.
 //!
 //! Without a valid key a request gets 401 with two `WWW-Authenticate` headers, in the error format
-//! of its route; its body is not read. An address that sends many wrong keys gets 429
+//! of its route; its body is not read. The page of the proxy itself gets no challenge for `Basic`, at which a
+//! browser would ask for a password in a window of its own. An address that sends many wrong keys gets 429
 //! ([`crate::http::wrong_keys`]). A key has 8 to 512 visible ASCII characters without commas; how many there
 //! are does not matter. They are read at the start. Those with names may have limits
 //! ([`crate::http::named_keys`]); all others have the same rights. A client's key never
@@ -126,6 +127,8 @@ pub struct AccessDecision {
     pub has_right_key: bool,
     /// That key, if it has a name.
     pub key: Option<Arc<ClientKey>>,
+    /// True if a page of the proxy itself sent it, as far as one can tell.
+    pub is_from_own_page: bool,
 }
 
 /// Why a request does not reach its route.
@@ -243,7 +246,8 @@ impl AccessControl {
         let decision = self
             .check_host(request.method, host)
             .unwrap_or_else(|| self.check_credentials(request));
-        AccessDecision { headers, ..decision }
+        let is_from_own_page = request.fetch_site == Some("same-origin");
+        AccessDecision { headers, is_from_own_page, ..decision }
     }
 
     /// Decides about a request of a route that is for pages of the proxy itself.
@@ -254,7 +258,7 @@ impl AccessControl {
         let decision = denied
             .or_else(|| self.check_host(request.method, host))
             .unwrap_or_else(|| self.check_credentials(request));
-        AccessDecision { headers: same_origin::headers(), ..decision }
+        AccessDecision { headers: same_origin::headers(), is_from_own_page: true, ..decision }
     }
 
     /// The response to a request whose `Host` is not allowed, or is named by a plain `OPTIONS`.

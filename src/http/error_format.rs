@@ -17,6 +17,9 @@
 use crate::api::wire::ndjson;
 use crate::error::{Error, KeyLimit};
 
+/// The challenge of a 401 at which no browser asks for a password.
+pub const BEARER_CHALLENGE: &[(&str, &str)] = AUTH_CHALLENGES.split_at(1).0;
+
 /// The challenges of a 401 (RFC 9110 section 11.6.1), one header line each, because some clients do
 /// not parse a list.
 pub const AUTH_CHALLENGES: &[(&str, &str)] = &[

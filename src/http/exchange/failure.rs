@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{ContentType, Exchange, State, StreamFormat};
 use crate::api::openai::pass_head::RETRY_FORBIDDEN;
 use crate::error::{Error, LimitReached, Result, Retry};
-use crate::http::error_format::{AUTH_CHALLENGES, ErrorFormat};
+use crate::http::error_format::{AUTH_CHALLENGES, BEARER_CHALLENGE, ErrorFormat};
 
 /// Sent instead of a chunk where a stream without lines breaks off. tiny_http leaves the connection
 /// open when a writer is dropped, and the client would wait forever; at an invalid chunk its parser
@@ -101,6 +101,7 @@ impl Exchange {
             (Error::MethodNotAllowed(allow), _) => &[("Allow", *allow)],
             // What is spoken here instead; such a response must name it (RFC 9110 section 15.5.22).
             (Error::UpgradeRequired, _) => &[("Upgrade", "HTTP/1.1"), ("Connection", "Upgrade")],
+            (Error::Unauthorized, _) if self.is_from_own_page => BEARER_CHALLENGE,
             (Error::Unauthorized, _) => AUTH_CHALLENGES,
             (_, Some(seconds)) => &[("Retry-After", seconds)],
             _ => &[],

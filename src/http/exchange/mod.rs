@@ -65,6 +65,8 @@ pub struct Exchange {
     stream_format: StreamFormat,
     /// The connection closes after the response.
     close_after: bool,
+    /// A page of the proxy itself sent the request.
+    is_from_own_page: bool,
     /// Headers that the response gets, be it a stream, a body or an error.
     extra_headers: ResponseHeaders,
     /// The name of the upstream that the response comes from.
@@ -133,6 +135,7 @@ impl Exchange {
                 (true, true) => Framing::Buffered,
             },
             close_after: close || (is_http10 && !keep_alive),
+            is_from_own_page: false,
             extra_headers: ResponseHeaders::new(),
             upstream: None,
             pending: Vec::new(),
@@ -228,6 +231,11 @@ impl Exchange {
     /// Tells errors in the format of another protocol than the path is for.
     pub fn set_error_format(&mut self, format: ErrorFormat) {
         self.error_format = format;
+    }
+
+    /// Says whether a page of the proxy itself sent the request: its browser must not ask for a password.
+    pub fn set_from_own_page(&mut self, is_from_own_page: bool) {
+        self.is_from_own_page = is_from_own_page;
     }
 
     /// Adds headers to the response, be it a stream or an error.

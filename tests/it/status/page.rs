@@ -104,6 +104,29 @@ fn the_data_need_a_key_where_there_are_some() {
 }
 
 #[test]
+fn no_browser_asks_for_a_password_because_of_the_page() {
+    let proxy = Proxy::with(&Upstream::start(), |config| {
+        config.proxy_api_keys = ClientKeys::parse(OWN).expect("a key");
+    });
+    let own = "Sec-Fetch-Site: same-origin\r\n";
+    for (path, lines, asks) in [
+        ("/status.json", own, false),
+        ("/status.json", "", false),
+        // What the page sends to try a model.
+        ("/api/tags", own, false),
+        ("/api/tags", "", true),
+    ] {
+        let told = ask(&proxy, "GET", path, lines);
+        assert_eq!(told.status(), 401);
+        let has = |scheme: &str| {
+            let is_one = |name: &str| name.eq_ignore_ascii_case("www-authenticate");
+            told.head.headers.iter().any(|(name, value)| is_one(name) && value.starts_with(scheme))
+        };
+        assert_eq!((has("Bearer "), has("Basic ")), (true, asks), "{path} {lines}");
+    }
+}
+
+#[test]
 fn pages_of_other_origins_get_nothing_whatever_is_allowed_elsewhere() {
     let proxy = Proxy::with(&Upstream::start(), |config| {
         config.origins = CorsPolicy::parse("*").expect("origins");
