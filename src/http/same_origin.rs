@@ -4,7 +4,7 @@
 //! origin made gets 403. Such a request is known by `Origin`, which is not the host that it asks, or by
 //! `Sec-Fetch-Site` (W3C, Fetch Metadata Request Headers), which browsers send where they leave `Origin` out.
 //! A page that needs no key may be linked to from anywhere, so only `Origin` counts there. Programs send
-//! neither. Pure. Invariant: each response of these routes has all of [`HEADERS`], also one that refuses.
+//! neither. Pure. Invariant: each response of these routes has all of these headers, also one that refuses.
 
 use super::cors::{ResponseHeaders, is_same_host};
 

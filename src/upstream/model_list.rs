@@ -142,7 +142,7 @@ impl Client {
     /// `GET models`, and the details.
     ///
     /// # Errors
-    /// Those of the upstream, and [`Error::UpstreamProtocol`](crate::error::Error::UpstreamProtocol)
+    /// Those of the upstream, and [`Error::UpstreamProtocol`]
     /// when the response is not a list.
     pub fn list_models(&self, trace: &mut Trace) -> Result<ModelList> {
         self.list_with_details((self.retry_policy, Caller::New), LIST_TIMEOUT, trace)

@@ -318,6 +318,8 @@ impl RepairMemory {
                     continue;
                 }
                 let reason = found.reasons.iter().find(|(known, ..)| **known == *change);
+                // What is not proven is known since earlier than it was learnt, so that it ends earlier.
+                let since = reason.map_or(since, |(_, _, noted)| since.max(*noted));
                 let reason = reason.map(|(_, reason, _)| reason.clone());
                 changes.push(LearntChange { model: model.clone(), change, reason, since });
             }
@@ -411,6 +413,10 @@ mod tests {
         assert_eq!(shown, expected);
         assert_eq!(learnt.list(1, now).len(), 1);
         assert_eq!(learnt.list(9, now + TTL), []);
+        // Known as long as it was noted, though it ends earlier.
+        learnt.note_reason(CHAT, "c", ("seed removed", "no seed"), now + TTL);
+        learnt.insert_unproven(CHAT, "c", &[omit("seed")], &[], now + TTL);
+        assert_eq!(learnt.list(9, now + TTL)[0].since, now + TTL);
         for number in 0..100 {
             learnt.note_reason(CHAT, "a", (&number.to_string(), "x"), now);
         }
