@@ -7,7 +7,7 @@ import { join } from "node:path";
 export const PATIENCE = 30000;
 
 /** What a page asks for when its key is missing or wrong: Chromium puts each such answer on the console. */
-const REFUSED = /^Failed to load resource: the server responded with a status of 40[134] /;
+const REFUSED = /^Failed to load resource: the server responded with a status of 4(0[134]|29) /;
 
 /** Starts Chromium. Programs of the root user need --no-sandbox; all pages here are our own. */
 export async function openBrowser({ chromium: program, npm }) {
@@ -26,14 +26,15 @@ function findProgram(name) {
   return found;
 }
 
-/** Opens the status page at `url`; `allowed` refusals may appear on the console. */
-export async function openPage(browser, url, { later, allowed = 0, ...settings }) {
+/** Opens the status page at `url`; `allowed` refusals, and lines that match `expected`, may appear on the console. */
+export async function openPage(browser, url, { later, allowed = 0, expected, ...settings }) {
   const context = await browser.newContext({ locale: "en-GB", timezoneId: "UTC", viewport: { width: 1440, height: 900 }, ...settings });
   context.setDefaultTimeout(PATIENCE);
   const page = await context.newPage(), troubles = [], asked = [];
   let refused = 0;
   page.on("console", (message) => {
     if (REFUSED.test(message.text()) && ++refused <= allowed) return;
+    if (expected?.test(message.text())) return;
     if (["error", "warning"].includes(message.type())) troubles.push(`${message.type()}: ${message.text()}`);
   });
   page.on("pageerror", (error) => troubles.push(error.stack));

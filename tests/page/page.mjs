@@ -13,6 +13,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { openBrowser } from "./browser.mjs";
 import { TESTS } from "./tests.mjs";
+import { CHANGES } from "./changes.mjs";
 import { takePictures } from "./pictures.mjs";
 
 const { values: options } = parseArgs({ options: {
@@ -31,7 +32,7 @@ if (process.getuid() === 0 && !options.alone) {
 
 const browser = await openBrowser(options);
 let passed = 0, failed = 0;
-for (const [name, test] of Object.entries(TESTS).filter(([name]) => name.includes(options.only))) {
+for (const [name, test] of Object.entries({ ...TESTS, ...CHANGES }).filter(([name]) => name.includes(options.only))) {
   const cleanups = [];
   try {
     await test({ browser, binary: options.proxy, later: (cleanup) => cleanups.unshift(cleanup) });

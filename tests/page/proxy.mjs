@@ -11,7 +11,8 @@ export async function startProxy(binary, upstreams, more = "", environment = {})
   writeFileSync(join(folder, "config.toml"), tables.join("\n") + more, { mode: 0o600 });
   const env = { PROXY_CONFIG: join(folder, "config.toml"), OLLAMA_HOST: "127.0.0.1:0", PROXY_STATE: join(folder, "state.json"),
     RETRY_MAX: "0", MAX_CONNECTIONS: "100", SHUTDOWN_GRACE: "1", ...environment };
-  const child = spawn(binary, { cwd: folder, env, stdio: ["ignore", "ignore", "pipe"] });
+  // It ends with this program, even if that crashes.
+  const child = spawn("setpriv", ["--pdeathsig", "TERM", binary], { cwd: folder, env, stdio: ["ignore", "ignore", "pipe"] });
   let log = "";
   const url = await new Promise((resolve, reject) => {
     child.stderr.on("data", (piece) => {

@@ -8,7 +8,7 @@ const ANNA = "sk-anna-0123456789", BOB = "sk-bob-0123456789";
 const HOSTILE = "<img src=x onerror=alert(1)>", LONG = "vendor/" + "long-name-".repeat(20);
 
 /** A proxy before upstreams with these models each. */
-async function start({ binary, later }, models = [["m", "other"], ["spare"]], more = "", environment = {}) {
+export async function start({ binary, later }, models = [["m", "other"], ["spare"]], more = "", environment = {}) {
   const upstreams = [];
   for (const list of models) {
     const upstream = await new Upstream(list).start();
@@ -27,19 +27,19 @@ function ask(proxy, text, { model = "m", path = "/api/chat", headers = {}, ...mo
   return fetch(proxy.url + path, { method: "POST", headers, body: JSON.stringify({ model, messages, ...more }) });
 }
 
-async function answer(...arguments_) {
+export async function answer(...arguments_) {
   const response = await ask(...arguments_);
   return [response.status, await response.text()];
 }
 
 /** Sends a message by the page's form. */
-async function tryModel(page, text, model = "m") {
+export async function tryModel(page, text, model = "m") {
   await page.fill("#try-model", model);
   await page.fill("#try-text", text);
   await page.click("#send");
 }
 
-const tryState = (page, text) => page.locator("#try-state").filter({ hasText: text }).waitFor();
+export const tryState = (page, text) => page.locator("#try-state").filter({ hasText: text }).waitFor();
 
 export const TESTS = {
   async "each part tells what happened"(t) {
@@ -100,7 +100,7 @@ export const TESTS = {
     await stateSays(page, "All 2 upstreams answer");
     lab.die();
     for (let i = 0; i < 8; i += 1) await answer(proxy, "hello");
-    await stateSays(page, "1 of 2 upstreams are in trouble: lab");
+    await stateSays(page, "1 of 2 upstreams is in trouble: lab");
     await rowWith(page, "upstreams", "lab", "ago");
     await rowWith(page, "recent", "m", "502");
     await checkLook(t.browser, page);

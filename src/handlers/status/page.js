@@ -32,7 +32,7 @@ function setText(node, text) { if (node.textContent !== text) node.textContent =
 function set(element, name, value) { if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value); }
 function say(text, tone) {
   setText($("state"), text);
-  $("state").className = "dot " + tone;
+  set($("state"), "class", "dot " + tone);
   document.title = text + " - ollama-openai-proxy";
 }
 
@@ -58,6 +58,10 @@ function table(name, columns, rows, idOf, none) {
       make("th", { scope: "col", class: kind === "n" ? kind : "" }, title)))), make("tbody"));
   }
   const body = element.tBodies[0], wanted = new Map(), old = new Map();
+  if (!rows.length) {
+    if (body.textContent !== none) body.replaceChildren(make("tr", {}, make("td", { class: "none", colspan: columns.length }, none)));
+    return;
+  }
   for (const row of rows) {
     let id = idOf(row);
     while (wanted.has(id)) id += "+";
@@ -71,7 +75,6 @@ function table(name, columns, rows, idOf, none) {
     columns.forEach(([, value, kind], i) => fill(tr.cells[i], value(row), kind));
     if (tr === next) next = next.nextSibling; else body.insertBefore(tr, next);
   }
-  if (!rows.length) body.replaceChildren(make("tr", {}, make("td", { class: "none", colspan: columns.length }, none)));
 }
 
 function tile(place, title, value, more) {
@@ -134,7 +137,7 @@ function showState(s) {
   const bad = s.upstreams.filter((u) => !isWell(u)), all = s.upstreams.length;
   if (!bad.length) return say(all === 1 ? "The upstream answers" : "All " + format(all) + " upstreams answer", "good");
   const names = bad.slice(0, 3).map((u) => u.name).join(", ") + (bad.length > 3 ? " ..." : "");
-  say((all === 1 ? "The upstream is" : format(bad.length) + " of " + format(all) + " upstreams are") + " in trouble: " + names,
+  say((all === 1 ? "The upstream" : format(bad.length) + " of " + format(all) + " upstreams") + (bad.length === 1 ? " is" : " are") + " in trouble: " + names,
     bad.length === all ? "bad" : "warn");
 }
 
@@ -172,10 +175,10 @@ function showLists(s) {
     number("Tokens in", "tokens_in"), number("Tokens out", "tokens_out"),
     ["Tokens today", (k) => [format(k.tokens_today), limit(k.tokens_per_day)], "n"],
     ["In flight", (k) => [format(k.in_flight), limit(k.max_parallel)], "n"],
-    number("Limit a minute", "requests_per_minute")], s.keys, (k) => k.name);
+    number("Limit a minute", "requests_per_minute")], s.keys, (k) => k.name, "None.");
   table("repairs", [plain("Upstream", "upstream"), plain("Model", "model"), ["Change", (r) => [r.repair, r.reason]],
     number("Known for", "age_s", age)], s.repairs, (r) => [r.upstream, r.model, r.repair].join(" "), "No request had to be changed.");
-  table("config", [plain("Name", "name", "code"), plain("Value", "value", "code")], s.config, (c) => c.name, "All settings are the defaults.");
+  table("config", [plain("Name", "name", "code"), plain("Value", "value", "code")], s.config, (c) => c.name, "All defaults.");
 }
 
 function show(s) {
