@@ -176,9 +176,10 @@ fn show_request(metrics: &Metrics, job: &Job, trace: &Trace, outcome: &Outcome) 
     }
     let ended = EndedRequest {
         id: exchange.request_id(),
-        route: job.route.pattern(),
+        time: SystemTime::now(),
+        route: job.route.pattern().unwrap_or("other"),
         model: &trace.model,
-        upstream: trace.upstream.as_deref(),
+        upstream: trace.upstream.as_deref().unwrap_or_default(),
         status: exchange.status().unwrap_or(0),
         attempts: trace.attempts,
         first_token: time_to_first_token(job),
@@ -192,9 +193,9 @@ fn show_request(metrics: &Metrics, job: &Job, trace: &Trace, outcome: &Outcome) 
             Outcome::ClientLeft => Some(CLIENT_LEFT),
             Outcome::Failed(error) => Some(error.kind()),
         },
-        key: job.key.as_deref().map(ClientKey::name),
+        key: job.key.as_deref().map(ClientKey::name).unwrap_or_default(),
     };
-    metrics.board.record(&ended, (Instant::now(), SystemTime::now()));
+    metrics.board.record(ended, Instant::now());
 }
 
 /// Decides how a request ended whose response is complete.

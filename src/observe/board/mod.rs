@@ -56,19 +56,19 @@ struct Ended {
     minutes: Minutes,
 }
 
-/// A request that has ended.
-#[derive(Clone, Debug)]
-pub struct Recent {
+/// A request that has ended: one that is kept, or with texts of others.
+#[derive(Clone, Copy, Debug)]
+pub struct EndedRequest<T> {
     /// Its id in the log.
-    pub id: Box<str>,
+    pub id: T,
     /// When it ended.
     pub time: SystemTime,
     /// Its row in the route table, or `other`.
     pub route: &'static str,
     /// The model's name as the client sent it; empty if it named none.
-    pub model: Box<str>,
+    pub model: T,
     /// The upstream that was asked last; empty if none was.
-    pub upstream: Box<str>,
+    pub upstream: T,
     /// The status of the response; 0 if the client left before.
     pub status: u16,
     /// Requests to upstreams.
@@ -82,35 +82,11 @@ pub struct Recent {
     /// The kind of the error that ended it, or [`CLIENT_LEFT`].
     pub error: Option<&'static str>,
     /// The name of the client's key; empty if it has none.
-    pub key: Box<str>,
+    pub key: T,
 }
 
-/// The facts about a request that has ended, in the words of others.
-#[derive(Clone, Copy, Debug)]
-pub struct EndedRequest<'a> {
-    /// As in [`Recent`].
-    pub id: &'a str,
-    /// As in [`Recent`].
-    pub route: Option<&'static str>,
-    /// As in [`Recent`].
-    pub model: &'a str,
-    /// As in [`Recent`].
-    pub upstream: Option<&'a str>,
-    /// As in [`Recent`].
-    pub status: u16,
-    /// As in [`Recent`].
-    pub attempts: u32,
-    /// As in [`Recent`].
-    pub first_token: Option<Duration>,
-    /// As in [`Recent`].
-    pub duration: Duration,
-    /// As in [`Recent`].
-    pub tokens: (u64, u64),
-    /// As in [`Recent`].
-    pub error: Option<&'static str>,
-    /// As in [`Recent`].
-    pub key: Option<&'a str>,
-}
+/// One that is kept.
+pub type Recent = EndedRequest<Box<str>>;
 
 impl Board {
     /// An empty board of a server that starts now.
@@ -120,20 +96,22 @@ impl Board {
     }
 
     /// Notes a request that has ended.
-    pub fn record(&self, request: &EndedRequest<'_>, (now, time): (Instant, SystemTime)) {
-        let recent = Recent {
+    pub fn record(&self, request: EndedRequest<&str>, now: Instant) {
+        let EndedRequest { time, route, status, attempts, first_token, .. } = request;
+        let EndedRequest { duration, tokens, error, .. } = request;
+        let recent = EndedRequest {
             id: cut(request.id).into(),
             time,
-            route: request.route.unwrap_or("other"),
+            route,
             model: self.shown(request.model),
-            upstream: cut(request.upstream.unwrap_or_default()).into(),
-            status: request.status,
-            attempts: request.attempts,
-            first_token: request.first_token,
-            duration: request.duration,
-            tokens: request.tokens,
-            error: request.error,
-            key: cut(request.key.unwrap_or_default()).into(),
+            upstream: cut(request.upstream).into(),
+            status,
+            attempts,
+            first_token,
+            duration,
+            tokens,
+            error,
+            key: cut(request.key).into(),
         };
         let mut ended = lock(&self.ended);
         ended.minutes.add(&recent, now);
@@ -196,18 +174,19 @@ mod tests {
     use super::*;
     use crate::observe::redact::Secret;
 
-    const REQUEST: EndedRequest<'static> = EndedRequest {
+    const REQUEST: EndedRequest<&str> = EndedRequest {
         id: "req_1",
-        route: Some("/api/chat"),
+        time: SystemTime::UNIX_EPOCH,
+        route: "/api/chat",
         model: "m",
-        upstream: Some("lab"),
+        upstream: "lab",
         status: 200,
         attempts: 1,
         first_token: None,
         duration: Duration::from_secs(1),
         tokens: (3, 4),
         error: None,
-        key: None,
+        key: "",
     };
 
     fn board() -> (Arc<Board>, Instant) {
@@ -221,7 +200,7 @@ mod tests {
         let (board, now) = board();
         for number in 0..250 {
             let id = format!("req_{number}");
-            board.record(&EndedRequest { id: &id, ..REQUEST }, (now, SystemTime::UNIX_EPOCH));
+            board.record(EndedRequest { id: &id, ..REQUEST }, now);
         }
         let ids: Vec<_> = board.recent().into_iter().map(|it| it.id).collect();
         let expected: Vec<Box<str>> =
@@ -241,7 +220,7 @@ mod tests {
             (&umlauts, &umlauts[..100]),
             ("m", "m"),
         ] {
-            board.record(&EndedRequest { model: name, ..REQUEST }, (now, SystemTime::UNIX_EPOCH));
+            board.record(EndedRequest { model: name, ..REQUEST }, now);
             assert_eq!(&*board.recent()[0].model, expected);
         }
     }
@@ -250,21 +229,15 @@ mod tests {
     fn a_board_is_bounded_whatever_clients_send() {
         let (board, now) = board();
         let name = "n\u{fffd}".repeat(500_000);
-        let request = EndedRequest {
-            id: &name,
-            model: &name,
-            upstream: Some(&name),
-            key: Some(&name),
-            ..REQUEST
-        };
+        let name = name.as_str();
+        let request = EndedRequest { id: name, model: name, upstream: name, key: name, ..REQUEST };
         for minute in 0..300 {
-            board
-                .record(&request, (now + Duration::from_secs(20 * minute), SystemTime::UNIX_EPOCH));
+            board.record(request, now + Duration::from_secs(20 * minute));
         }
         let mut tickets = Vec::new();
         for _ in 0..2 * MAX_LIVE {
             let mut ticket = board.ticket("/api/chat");
-            ticket.begin(&name, &name, &Arc::from(name.as_str()), now);
+            ticket.begin(name, name, &Arc::from(name), now);
             tickets.push(ticket);
         }
         // An allocation has some bytes of its own, and a vector may have twice the room that it needs.
