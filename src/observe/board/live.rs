@@ -4,7 +4,7 @@
 //! however it ends. Invariant: counting takes no lock.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -50,30 +50,34 @@ impl LiveRequest {
 
 /// The list, in the order in which the requests began.
 #[derive(Debug, Default)]
-pub(super) struct LiveList {
-    shown: Mutex<Vec<Arc<LiveRequest>>>,
-    count: AtomicUsize,
+pub(super) struct LiveList(Mutex<Live>);
+
+/// List and count change together, so that nobody sees one without the other.
+#[derive(Debug, Default)]
+struct Live {
+    shown: Vec<Arc<LiveRequest>>,
+    count: usize,
 }
 
 impl LiveList {
     pub(super) fn first(&self, most: usize) -> (Vec<Arc<LiveRequest>>, usize) {
-        let shown = lock(&self.shown).iter().take(most).cloned().collect();
-        (shown, self.count.load(Ordering::Relaxed))
+        let live = lock(&self.0);
+        (live.shown.iter().take(most).cloned().collect(), live.count)
     }
 
     fn add(&self, request: &Arc<LiveRequest>) {
-        self.count.fetch_add(1, Ordering::Relaxed);
-        let mut shown = lock(&self.shown);
-        if shown.len() < MAX_LIVE {
-            shown.push(request.clone());
+        let mut live = lock(&self.0);
+        live.count += 1;
+        if live.shown.len() < MAX_LIVE {
+            live.shown.push(request.clone());
         }
     }
 
     fn remove(&self, request: &Arc<LiveRequest>) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
-        let mut shown = lock(&self.shown);
-        if let Some(place) = shown.iter().position(|it| Arc::ptr_eq(it, request)) {
-            shown.remove(place);
+        let mut live = lock(&self.0);
+        live.count -= 1;
+        if let Some(place) = live.shown.iter().position(|it| Arc::ptr_eq(it, request)) {
+            live.shown.remove(place);
         }
     }
 }
