@@ -73,7 +73,9 @@ impl Line<'_> {
     /// What stands behind time and level in a line of text, without a line feed, without keys, and not too
     /// long unless it logs a body.
     pub(super) fn to_text(&self, redactor: &Redactor) -> String {
-        self.fit(redactor, MAX_LINE_BYTES - MAX_HEAD_BYTES, &|writer| self.write_text(writer))
+        self.fit(redactor, MAX_LINE_BYTES - MAX_HEAD_BYTES, &|writer| {
+            self.write_text(writer, redactor)
+        })
     }
 
     /// Writes with ever shorter texts until the result has at most this many bytes.
@@ -84,8 +86,9 @@ impl Line<'_> {
         write: &dyn Fn(Writer<'_>) -> String,
     ) -> String {
         let mut limit = usize::MAX;
+        let redactor = self.has_keys(redactor).then_some(redactor);
         loop {
-            let writer = Writer { redactor, limit, out: String::with_capacity(256) };
+            let writer = Writer { redactor, limit, out: String::with_capacity(512) };
             let line = write(writer);
             if line.len() <= most || self.level == Level::Trace || limit < 8 {
                 return line;
@@ -94,7 +97,19 @@ impl Line<'_> {
         }
     }
 
-    fn write_text(&self, mut writer: Writer<'_>) -> String {
+    /// Whether anything in the texts would be masked. One look at all of them costs less than one at each.
+    fn has_keys(&self, redactor: &Redactor) -> bool {
+        let mut texts = String::with_capacity(256);
+        for fact in self.facts {
+            if let Value::Text(text) | Value::Word(text) = fact.value {
+                texts.extend([text, "\n"]);
+            }
+        }
+        let message = redactor.redact(self.message);
+        matches!(message, Cow::Owned(_)) || matches!(redactor.redact(&texts), Cow::Owned(_))
+    }
+
+    fn write_text(&self, mut writer: Writer<'_>, redactor: &Redactor) -> String {
         if self.facts.is_empty() {
             writer.push_plain(self.message);
         }
@@ -112,7 +127,7 @@ impl Line<'_> {
             }
         }
         // A short key is known by the words before it, which may be in another fact.
-        match writer.redactor.redact(&writer.out) {
+        match redactor.redact(&writer.out) {
             Cow::Owned(masked) => masked,
             Cow::Borrowed(_) => writer.out,
         }
@@ -159,7 +174,8 @@ fn push_printable(out: &mut String, c: char) {
 
 /// Appends texts without keys, each of at most `limit` bytes.
 struct Writer<'r> {
-    redactor: &'r Redactor,
+    /// `None` if there is nothing to mask.
+    redactor: Option<&'r Redactor>,
     limit: usize,
     out: String,
 }
@@ -200,7 +216,7 @@ impl Writer<'_> {
 
     /// Appends each character by `push`, as far as there is room, and how much was cut off.
     fn push_cut(&mut self, text: &str, push: &dyn Fn(&mut String, char)) {
-        let text = self.redactor.redact(text);
+        let text = self.redactor.map_or(Cow::Borrowed(text), |redactor| redactor.redact(text));
         let begin = self.out.len();
         for (at, c) in text.char_indices() {
             let before = self.out.len();
