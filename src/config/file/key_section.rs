@@ -1,8 +1,8 @@
 //! The section `[[key]]`: its table of keys, and the client keys that it defines.
 
-use super::node::{Item, Member, Node};
+use super::node::{Member, Node};
 use super::scope::{KeySpec, Scope};
-use super::upstream_keys::sections;
+use super::upstream_keys::{sections, table};
 use crate::config::read_file;
 use crate::http::client_keys::{ClientKeys, NamedKey};
 use crate::http::key_lines;
@@ -129,10 +129,7 @@ pub fn read_all(member: &Member, scope: &mut Scope<'_>) -> ClientKeys {
 
 /// One key; `None` without a name.
 fn read(node: &Node, scope: &mut Scope<'_>) -> Option<KeyDraft> {
-    let Item::Table(members) = &node.item else {
-        scope.problems.add(node.line, &format!("write the section as {SECTION}, in two brackets"));
-        return None;
-    };
+    let members = table(node, SECTION, scope)?;
     let mut draft = KeyDraft::default();
     scope.read_section((SECTION, KEY_KEYS), &mut draft, (node.line, members));
     let find = |key: &str| members.iter().find(|member| member.key == key);

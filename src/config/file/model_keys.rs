@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::node::{Item, Member, Node};
 use super::scope::{KeySpec, Scope, show_name};
-use super::upstream_keys::sections;
+use super::upstream_keys::{sections, table};
 use crate::backends::names;
 use crate::config::nearest::suggest;
 use crate::config::upstream_values;
@@ -173,10 +173,7 @@ pub fn read_all(
 
 /// One model; `None` without a name.
 fn read(node: &Node, upstreams: Option<&[String]>, scope: &mut Scope<'_>) -> Option<ModelDraft> {
-    let Item::Table(members) = &node.item else {
-        scope.problems.add(node.line, &format!("write the section as {SECTION}, in two brackets"));
-        return None;
-    };
+    let members = table(node, SECTION, scope)?;
     let mut draft = ModelDraft::default();
     scope.read_section((SECTION, MODEL_KEYS), &mut draft, (node.line, members));
     for (line, has_variable, target) in &draft.targets {

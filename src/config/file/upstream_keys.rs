@@ -222,12 +222,29 @@ pub fn sections<'n>(member: &'n Member, section: &str, scope: &mut Scope<'_>) ->
         Item::List(nodes) => nodes,
         Item::Unknown => &[],
         _ => {
-            scope
-                .problems
-                .add(member.line, &format!("write the section as {section}, in two brackets"));
+            refuse_brackets(member.line, section, scope);
             &[]
         }
     }
+}
+
+/// The members of a section that may stand several times; another value is a problem.
+pub(super) fn table<'n>(
+    node: &'n Node,
+    section: &str,
+    scope: &mut Scope<'_>,
+) -> Option<&'n Vec<Member>> {
+    match &node.item {
+        Item::Table(members) => Some(members),
+        _ => {
+            refuse_brackets(node.line, section, scope);
+            None
+        }
+    }
+}
+
+fn refuse_brackets(line: usize, section: &str, scope: &mut Scope<'_>) {
+    scope.problems.add(line, &format!("write the section as {section}, in two brackets"));
 }
 
 /// One upstream; `None` without a name.
@@ -236,10 +253,7 @@ fn read(
     surroundings: &Surroundings<'_>,
     scope: &mut Scope<'_>,
 ) -> Option<ServerSettings> {
-    let Item::Table(members) = &node.item else {
-        scope.problems.add(node.line, &format!("write the section as {SECTION}, in two brackets"));
-        return None;
-    };
+    let members = table(node, SECTION, scope)?;
     let mut server = ServerSettings { name: String::new(), ..ServerSettings::default() };
     server.tls.system_ca_file.clone_from(&surroundings.tls.system_ca_file);
     server.tls.system_ca_dir.clone_from(&surroundings.tls.system_ca_dir);
