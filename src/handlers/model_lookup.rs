@@ -389,19 +389,17 @@ impl AppView<'_> {
         // Ollama's own names have tags.
         let bare = if client.is_ollama() { name } else { bare };
         let id = found.map_or(bare, |model| &model.id).to_owned();
+        let unlisted = found.is_none().then(|| upstream.catalog.unlisted.get(&id));
+        let known = found.or(unlisted.as_deref());
         let mut resolved = ResolvedModel {
             upstream: upstream.clone(),
             slot: None,
             is_missing: found.is_none() && list.as_ref().is_some_and(ignores_name),
             list_unavailable: list.is_none(),
             running_name: virtual_model.map_or_else(|| id.clone(), |model| model.name.clone()),
-            capabilities: found
-                .map_or_else(|| Model::from_id(&id).capabilities, |model| model.capabilities),
+            capabilities: known.map(|model| model.capabilities).unwrap_or_default(),
             context_length: found.and_then(|model| model.context_length),
-            thinking: match found {
-                Some(model) => model.thinking.clone(),
-                None => Model::from_id(&id).thinking,
-            },
+            thinking: known.and_then(|model| model.thinking.clone()),
             id,
             profile: configured.or(listed_profile).unwrap_or(&GENERIC),
         };

@@ -15,6 +15,7 @@ use crate::backends::names;
 use crate::error::{Error, Result};
 use crate::models::list::ModelList;
 use crate::models::model::Model;
+use crate::models::unlisted::UnlistedModels;
 use crate::observe::lock::lock;
 
 /// A list shared between requests.
@@ -31,6 +32,8 @@ const MAX_FAMILY_AGE: Duration = Duration::from_secs(3600);
 pub struct Catalog {
     state: Mutex<CatalogState>,
     ttl: Duration,
+    /// Models that are asked for although no list has them.
+    pub unlisted: UnlistedModels,
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +69,7 @@ pub enum CachedList {
 impl Catalog {
     /// An empty cache whose lists stay fresh for `ttl`.
     pub fn new(ttl: Duration) -> Self {
-        Self { state: Mutex::default(), ttl }
+        Self { state: Mutex::default(), ttl, unlisted: UnlistedModels::default() }
     }
 
     /// False if each list is stale at once.

@@ -34,4 +34,5 @@ pub mod render;
 pub mod running_models;
 mod state_file;
 pub mod store;
+pub mod unlisted;
 pub mod virtual_model;

@@ -52,6 +52,9 @@ impl KeyList {
 
     /// The text with `mask` in place of each long key, and of keys that overlap; `None` if it has none.
     pub(super) fn mask(&self, text: &str, mask: &str) -> Option<String> {
+        if self.long.is_empty() {
+            return None;
+        }
         let (mut out, mut copied, mut end) = (String::new(), 0, 0);
         let bytes = text.as_bytes();
         for at in 0..bytes.len().saturating_sub(MIN_UNIQUE_KEY_LENGTH - 1) {

@@ -16,7 +16,9 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, LazyLock, RwLock};
+
+use memchr::memmem;
 
 use crate::observe::key_list::{KeyList, MIN_UNIQUE_KEY_LENGTH};
 use crate::observe::lock;
@@ -37,6 +39,11 @@ const MAX_INTRODUCTION_CHARS: usize = 256;
 
 /// A run of this length counts as a key even without a digit: no prose has such long words.
 const MIN_DIGITLESS_KEY_LENGTH: usize = 20;
+
+/// What stands before a key. Prepared once: a search by the standard library begins with some hundred
+/// instructions, and each line of the log is searched.
+static PREFIXES: LazyLock<[memmem::Finder<'static>; 3]> =
+    LazyLock::new(|| ["sk-", "Bearer ", "bearer "].map(memmem::Finder::new));
 
 thread_local! {
     /// The key of the request that this thread serves.
@@ -98,12 +105,19 @@ impl Redactor {
                 text = Cow::Owned(masked);
             }
         }
-        for prefix in ["sk-", "Bearer ", "bearer "] {
+        for prefix in PREFIXES.iter() {
             if let Some(masked) = mask_after(&text, prefix) {
                 text = Cow::Owned(masked);
             }
         }
         text
+    }
+
+    /// Whether a key is known that is masked only behind a word that introduces it, which may stand in
+    /// another text.
+    pub fn has_short_keys(&self) -> bool {
+        let is_short = |key: Secret| key.expose().len() < MIN_UNIQUE_KEY_LENGTH;
+        !lock::read(&self.keys).short.is_empty() || request_key().is_some_and(is_short)
     }
 
     /// Redacts the value of an option, which is no prose: a short key is masked wherever it stands.
@@ -166,13 +180,13 @@ fn is_word_part(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '-' | '_' | '*')
 }
 
-/// Masks every key that follows `prefix`; `None` if there is none.
-fn mask_after(text: &str, prefix: &str) -> Option<String> {
+/// Masks every key that follows a prefix; `None` if there is none.
+fn mask_after(text: &str, prefix: &memmem::Finder<'static>) -> Option<String> {
     let mut out = String::new();
     let mut rest = text;
     let mut changed = false;
-    while let Some(at) = rest.find(prefix) {
-        let (head, tail) = rest.split_at(at + prefix.len());
+    while let Some(at) = prefix.find(rest.as_bytes()) {
+        let (head, tail) = rest.split_at(at + prefix.needle().len());
         let run = tail.find(|c: char| !is_key_character(c)).unwrap_or(tail.len());
         let inside_word = head[..at].ends_with(|c: char| c.is_ascii_alphanumeric());
         out.push_str(head);

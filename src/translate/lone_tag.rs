@@ -5,6 +5,8 @@
 //! speaks of tags and is no sign.
 //! Invariant: allocates nothing, because every piece of an ordinary text passes through.
 
+use memchr::memchr;
+
 const OPENING: &[u8] = b"<think>";
 const CLOSING: &[u8] = b"</think>";
 
@@ -59,8 +61,11 @@ impl LoneTagWatch {
 
 /// Where the text has a closing tag that is not quoted.
 pub(super) fn find_unquoted(text: &str, tag: &str) -> Option<usize> {
+    // Most texts have no tag at all.
+    let first = memchr(*tag.as_bytes().first()?, text.as_bytes())?;
     let is_quoted = |at: usize| text.as_bytes()[..at].last().is_some_and(|byte| is_quote(*byte));
-    text.match_indices(tag).map(|(at, _)| at).find(|&at| !is_quoted(at))
+    let mut places = text[first..].match_indices(tag).map(|(at, _)| first + at);
+    places.find(|&at| !is_quoted(at))
 }
 
 fn is_quote(byte: u8) -> bool {
