@@ -13,6 +13,10 @@ use crate::system;
 
 /// What one read takes at most.
 const READ_BYTES: usize = 256 * 1024;
+/// Connections that may wait to be accepted, as far as net.core.somaxconn allows. With the 128 of the
+/// standard library, a thousand that come at once overflow the queue, and whoever is dropped comes
+/// again after a second, which would be measured as the proxy's delay.
+const BACKLOG: i32 = 4096;
 const LISTENER: Key = Key { slot: u32::MAX, generation: 0 };
 const INPUT: Key = Key { slot: u32::MAX, generation: 1 };
 
@@ -38,6 +42,8 @@ impl Server {
     /// Listens there; port 0 is any free one.
     pub fn bind(address: &str) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
+        // Of a socket that listens already, this changes the length of its queue.
+        rustix::net::listen(&listener, BACKLOG)?;
         listener.set_nonblocking(true)?;
         let poll = Poll::new()?;
         poll.add(&listener, LISTENER)?;
@@ -156,4 +162,24 @@ fn find(slots: &mut [Slot], key: Key) -> Option<&mut Connection> {
 fn input_ended() -> bool {
     let mut buffer = [0; 4096];
     !matches!(io::stdin().read(&mut buffer), Ok(1..))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_crowd_that_comes_at_once_waits_to_be_accepted() {
+        let server = Server::bind("127.0.0.1:0").expect("a port");
+        let address = server.address().expect("an address");
+        let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("Linux");
+        let crowd = most.trim().parse().unwrap_or(0).min(300);
+        // Nothing is accepted meanwhile; a connection without a place would not be made at all.
+        let connect = |_| TcpStream::connect_timeout(&address, Duration::from_secs(5));
+        let made: Vec<_> = (0..crowd).map(connect).collect();
+        assert!(made.iter().all(Result::is_ok), "{:?}", made.iter().find(|it| it.is_err()));
+    }
 }
