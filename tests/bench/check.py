@@ -51,10 +51,10 @@ class Numbers(unittest.TestCase):
         self.assertIsNone(figures.spread([]))
 
     def test_of_the_lost_the_worst_round_counts(self):
-        line = Line("lost", rows.counted("lost"), Goal("ours", 0), worst=True)
+        line = Line("lost", rows.counted("lost"), Goal("ours", 0, every=True))
         rounds = [{OURS: {"load": {"lost": lost}}} for lost in (0, 0, 3, 0, 0)]
         found = figures.summary(line, rounds, [OURS])
-        self.assertEqual(found["values"][OURS]["middle"], 3)
+        self.assertEqual(figures.value_text(line, found, OURS), "3")
         self.assertEqual(found["verdict"], "missed")
 
 
@@ -70,6 +70,20 @@ class Goals(unittest.TestCase):
         slower = [*ROUNDS, each(100, 50), each(100, 50)]
         self.assertEqual(figures.summary(LEAST, slower, [NGINX, OURS])["verdict"], "missed")
 
+    def test_every_round_is_judged_where_the_goal_says_so(self):
+        def verdict(goal):
+            return figures.summary(Line("short", rows.rps, goal), ROUNDS, [OURS, NGINX])["verdict"]
+
+        # The ratios are 0.5, 0.8 and 0.9.
+        self.assertEqual(verdict(Goal("ratio", 0.8)), "met")
+        self.assertEqual(verdict(Goal("ratio", 0.8, every=True)), "missed")
+        self.assertEqual(verdict(Goal("ratio", 0.9, every=True)), "met")
+        self.assertEqual(verdict(Goal("ratio", 0.6, least=True, every=True)), "missed")
+        self.assertEqual(verdict(Goal("ratio", 0.5, least=True, every=True)), "met")
+        # The median is told all the same, between the least and the greatest.
+        found = figures.summary(LEAST, ROUNDS, [NGINX, OURS])
+        self.assertEqual(figures.ratio_text(found["ratios"][OURS]), "0.80 [0.50 .. 0.90]")
+
     def test_what_was_not_measured_is_not_met(self):
         self.assertEqual(figures.summary(LEAST, [], [NGINX, OURS])["verdict"], "not measured")
         free = Line("free", rows.rps)
@@ -78,7 +92,9 @@ class Goals(unittest.TestCase):
     def test_goals_in_words(self):
         self.assertEqual(str(Goal("ratio", 0.75, least=True)), "at least 0.75 x")
         self.assertEqual(str(Goal("ours", 10)), "at most 10")
-        self.assertEqual(str(Goal("ours", 0)), "none")
+        self.assertEqual(str(Goal("ours", 0, every=True)), "none")
+        self.assertEqual(str(Goal("ours", 75000, least=True)), "at least 75,000")
+        self.assertEqual(str(Goal("ratio", 1.2, every=True)), "at most 1.2 x in every round")
 
 
 class Table(unittest.TestCase):

@@ -20,15 +20,23 @@ class Goal:
     of: str  # "ratio" or "ours"
     bound: float
     least: bool = False  # Whether the bound is the least that will do, not the most.
+    every: bool = False  # Whether each single round must meet it, not the median.
 
     def met(self, number):
         return number >= self.bound if self.least else number <= self.bound
 
+    def judged(self, spread):
+        """The number of several rounds that counts, of a spread as a dict."""
+        if not self.every:
+            return spread["middle"]
+        return spread["low" if self.least else "high"]
+
     def __str__(self):
         if self.bound == 0:
             return "none"
-        side = "at least" if self.least else "at most"
-        return f"{side} {self.bound:g}" + (" x" if self.of == "ratio" else "")
+        text = f"at {'least' if self.least else 'most'} {self.bound:,.10g}"
+        text += " x" * (self.of == "ratio")
+        return text + " in every round" * self.every
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +47,6 @@ class Line:
     pick: Callable
     goal: Goal | None = None
     digits: int = 0
-    worst: bool = False  # Of several rounds the largest number counts, not the median.
     cpu: bool = False  # Whether CPU time per request says something here.
     ratio: bool = True
 
@@ -53,12 +60,11 @@ class Spread:
     high: float
 
 
-def spread(numbers, worst=False):
+def spread(numbers):
     """None if there are no numbers."""
     if not numbers:
         return None
-    middle = max(numbers) if worst else statistics.median(numbers)
-    return Spread(middle, min(numbers), max(numbers))
+    return Spread(statistics.median(numbers), min(numbers), max(numbers))
 
 
 def picked(pick, measurement):
@@ -92,7 +98,7 @@ def summary(line, rounds, targets):
     """All figures of a table row, as JSON."""
     found = {"title": line.title, "goal": str(line.goal) if line.goal else None, "values": {}}
     for target in targets:
-        number = spread(values(line.pick, rounds, target), line.worst)
+        number = spread(values(line.pick, rounds, target))
         found["values"][target] = number and dataclasses.asdict(number)
     found["ratios"] = {}
     for target in targets:
@@ -115,16 +121,19 @@ def verdict(goal, found):
     number = (found["ratios"] if goal.of == "ratio" else found["values"]).get(OURS)
     if number is None:
         return "not measured"
-    return "met" if goal.met(number["middle"]) else "missed"
+    return "met" if goal.met(goal.judged(number)) else "missed"
 
 
 def number_text(number, digits):
     return "-" if number is None else f"{number:,.{digits}f}"
 
 
-def value_text(found, target, digits):
+def value_text(line, found, target):
+    """The median, or of a value of which every round counts the worst."""
     value = found["values"].get(target)
-    return number_text(value and value["middle"], digits)
+    counts = line.goal and line.goal.of == "ours"
+    number = value and (line.goal.judged(value) if counts else value["middle"])
+    return number_text(number, line.digits)
 
 
 def ratio_text(value):
@@ -138,14 +147,14 @@ def ratio_text(value):
 
 
 def cells(line, found, others, judging):
-    row = [line.title, *(value_text(found, target, line.digits) for target in FIXED)]
+    row = [line.title, *(value_text(line, found, target) for target in FIXED)]
     row.append(ratio_text(found["ratios"].get(OURS)))
     row.append(found["goal"] or "")
     row.append((found["verdict"] or "") if judging else "")
     cpu = [found["cpu"].get(target) for target in (NGINX, OURS)]
     row.append(", ".join(number_text(each, 0) for each in cpu) + " us" if any(cpu) else "")
     for other in others:
-        value, ratio = value_text(found, other, line.digits), found["ratios"].get(other)
+        value, ratio = value_text(line, found, other), found["ratios"].get(other)
         row.append(f"{value} ({ratio['middle']:.2f})" if ratio else value)
     return row
 

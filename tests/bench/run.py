@@ -17,7 +17,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BUSY = 1.0  # A load average from which on the figures are worth little.
 NOTES = """\
 Medians of {rounds} in alternation. A ratio is computed within each round; in brackets its least and
-greatest. Only ratios are meaningful: load, upstream and proxies share the cores. `ceiling` is the
+greatest, of which the worse one is judged where the goal says "in every round". Only ratios are meaningful: load, upstream and proxies share the cores. `ceiling` is the
 load generator against the upstream itself. CPU is microseconds per request, of all processes of
 the proxy.
 Above {many} streams the proxy has as many workers and connections as there are streams
