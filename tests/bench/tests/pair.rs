@@ -74,6 +74,8 @@ fn every_kind_is_answered_whole() {
     check("--model embed-1x1 --embed 1 --connections 1 --requests 5", 5, 0);
     check("--model short --image-bytes 3000001 --connections 2 --requests 4", 4, 0);
     check("--model short --connections 2 --requests 20 --rate 2000", 20, 0);
+    check("--model short --connections 3 --requests 9 --conversations 2 --key k-1", 9, 0);
+    check("--model stream-3 --stream --connections 9 --requests 9 --from-connect", 9, 27);
     check("--model stream-3 --stream --connections 9 --requests 20 --ramp 0.01", 20, 60);
 }
 

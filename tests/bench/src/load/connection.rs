@@ -14,8 +14,8 @@ use crate::system;
 
 /// What all connections of a run use.
 pub struct Shared {
-    /// The request, head and body.
-    pub request: Vec<u8>,
+    /// The request of each conversation, head and body.
+    pub requests: Vec<Vec<u8>>,
     /// What answers are held against.
     pub expected: Expected,
     /// What is counted.
@@ -24,6 +24,8 @@ pub struct Shared {
     pub buffer: Vec<u8>,
     /// Times count from when a request was due, not from when it was written.
     pub from_due: bool,
+    /// The same for the requests that a connection is opened for.
+    pub from_connect: bool,
 }
 
 /// What a connection does.
@@ -58,6 +60,8 @@ pub struct Connection {
     phase: Phase,
     /// A socket was connected once.
     connected: bool,
+    /// Which of the requests it sends.
+    conversation: usize,
     parser: Parser,
     answer: Answer,
     due: u64,
@@ -72,6 +76,7 @@ impl Default for Connection {
             socket: None,
             phase: Phase::Idle,
             connected: false,
+            conversation: 0,
             parser: Parser::new(Side::Answer),
             answer: Answer::default(),
             due: 0,
@@ -82,6 +87,11 @@ impl Default for Connection {
 }
 
 impl Connection {
+    /// One that sends the request of this conversation.
+    pub fn new(conversation: usize) -> Self {
+        Self { conversation, ..Self::default() }
+    }
+
     /// A request is under way.
     pub fn busy(&self) -> bool {
         self.phase != Phase::Idle
@@ -133,8 +143,8 @@ impl Connection {
                 return Progress::Wait;
             }
             progress = self.start(shared);
-        } else if writable && self.phase == Phase::Asking && self.written < shared.request.len() {
-            if !shared.from_due {
+        } else if writable && self.phase == Phase::Asking && self.unwritten(shared) > 0 {
+            if !shared.from_due && !shared.from_connect {
                 self.answer.since = system::now();
             }
             progress = self.write(shared);
@@ -143,20 +153,28 @@ impl Connection {
     }
 
     fn start(&mut self, shared: &mut Shared) -> Progress {
+        let opened = self.phase == Phase::Connecting;
+        let from_due = shared.from_due || (shared.from_connect && opened);
         self.phase = Phase::Asking;
         self.connected = true;
         self.written = 0;
-        self.begun = if shared.from_due { self.due } else { system::now() };
+        self.begun = if from_due { self.due } else { system::now() };
         self.answer.begin(self.begun);
         self.write(shared)
+    }
+
+    /// How many bytes of the request the socket has not taken.
+    fn unwritten(&self, shared: &Shared) -> usize {
+        shared.requests[self.conversation].len() - self.written
     }
 
     /// Writes as much of the request as the socket takes.
     fn write(&mut self, shared: &mut Shared) -> Progress {
         let Some(socket) = &mut self.socket else { return Progress::Wait };
+        let request = &shared.requests[self.conversation];
         let mut error = None;
-        while self.written < shared.request.len() && error.is_none() {
-            match socket.write(&shared.request[self.written..]) {
+        while self.written < request.len() && error.is_none() {
+            match socket.write(&request[self.written..]) {
                 Ok(count) if count > 0 => self.written += count,
                 Err(it) if it.kind() == io::ErrorKind::WouldBlock => return Progress::Wait,
                 Err(it) if it.kind() == io::ErrorKind::Interrupted => {}
@@ -211,7 +229,7 @@ impl Connection {
         shared.stats.requests += 1;
         shared.stats.total.record(now.saturating_sub(self.begun));
         self.phase = Phase::Idle;
-        if ending || self.parser.close() || self.written < shared.request.len() {
+        if ending || self.parser.close() || self.unwritten(shared) > 0 {
             self.socket = None;
         }
         Progress::Right

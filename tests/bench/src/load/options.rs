@@ -11,7 +11,8 @@ use crate::tokens::Api;
 pub const USAGE: &str =
     "usage: bench-load --url http://127.0.0.1:PORT --api ollama|openai --model NAME
     --connections N (--requests M | --seconds S) [--stream] [--embed INPUTS] [--image-bytes B]
-    [--rate R] [--ramp SECONDS] [--late-ms 100] [--check]";
+    [--rate R] [--ramp SECONDS] [--late-ms 100] [--check] [--key KEY] [--conversations N]
+    [--from-connect]";
 
 /// What is to be done.
 #[derive(Clone, Debug)]
@@ -46,10 +47,17 @@ pub struct Options {
     pub late_ms: f64,
     /// The order and text of tokens is checked as well.
     pub check: bool,
+    /// The key of each request.
+    pub key: Option<String>,
+    /// How many different prompts there are; connections take turns.
+    pub conversations: u32,
+    /// Times count from the opening of the connection, where a request needs one.
+    pub from_connect: bool,
 }
 
 /// Limits of what is accepted: mistakes in a script, not loads that anybody means.
 const MAX_CONNECTIONS: u32 = 100_000;
+const MAX_CONVERSATIONS: u32 = 1000;
 const MAX_IMAGE_BYTES: usize = 1 << 30;
 const MAX_INPUTS: u32 = 1_000_000;
 
@@ -65,6 +73,9 @@ impl Options {
             match name.as_str() {
                 "stream" => it.stream = true,
                 "check" => it.check = true,
+                "from-connect" => it.from_connect = true,
+                "key" => it.key = Some(text(&mut flags)?),
+                "conversations" => it.conversations = number(&mut flags, &name)?,
                 "url" => url = Some(text(&mut flags)?),
                 "api" => api = Some(text(&mut flags)?),
                 "model" => it.model = text(&mut flags)?,
@@ -109,6 +120,14 @@ impl Options {
                 "--requests or --seconds is missing",
             ),
             ((1..=MAX_CONNECTIONS).contains(&self.connections), "--connections is out of range"),
+            (
+                (1..=MAX_CONVERSATIONS).contains(&self.conversations),
+                "--conversations is out of range",
+            ),
+            (
+                self.key.as_ref().is_none_or(|it| it.bytes().all(|byte| byte.is_ascii_graphic())),
+                "--key has characters that no header takes",
+            ),
             (self.requests != Some(0), "--requests is out of range"),
             (positive(self.seconds), "--seconds is out of range"),
             (positive(self.rate), "--rate is out of range"),
@@ -143,6 +162,9 @@ impl Default for Options {
             ramp: 0.0,
             late_ms: 100.0,
             check: false,
+            key: None,
+            conversations: 1,
+            from_connect: false,
         }
     }
 }
@@ -176,6 +198,11 @@ mod tests {
         assert_eq!((options.connections, options.seconds), (7, Some(1.5)));
         assert_eq!((options.rate, options.ramp, options.late_ms), (Some(10.0), 2.0, 5.0));
         assert!(options.stream && options.check && options.api == Api::OpenAi);
+        assert!(!options.from_connect && options.key.is_none() && options.conversations == 1);
+        let more = "--requests 1 --from-connect --key k-1 --conversations 16";
+        let more = parse(&format!("{LEAST} {more}")).expect("good usage");
+        assert_eq!((more.key.as_deref(), more.conversations), (Some("k-1"), 16));
+        assert!(more.from_connect);
         let prefix = parse("--url http://127.0.0.1:1/x/ --api ollama --model m --requests 1");
         assert_eq!(prefix.expect("good usage").prefix, "/x");
     }
@@ -196,6 +223,8 @@ mod tests {
             "--requests 1 --url 127.0.0.1:1",
             "--requests",
             "--requests 1 --rate nan",
+            "--requests 1 --key k\u{e9}",
+            "--requests 1 --conversations 0",
         ] {
             assert!(parse(&format!("{LEAST} {rest}")).is_err(), "{rest}");
         }

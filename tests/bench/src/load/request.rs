@@ -1,15 +1,21 @@
-//! The bytes of a request, prepared once; all requests of a run are the same. Pure.
+//! The bytes of a request, prepared once for each conversation; else all requests of a run are the same.
+//! Pure.
 
 use super::options::Options;
 use crate::tokens::Api;
 
 const PROMPT: &str = "Why is the sky blue?";
 
+/// The whole request of each conversation.
+pub fn all(options: &Options) -> Vec<Vec<u8>> {
+    (0..options.conversations).map(|it| bytes(options, it)).collect()
+}
+
 /// The whole request, head and body.
-pub fn bytes(options: &Options) -> Vec<u8> {
+fn bytes(options: &Options, conversation: u32) -> Vec<u8> {
     let body = match options.embed {
         Some(inputs) => embed_body(options, inputs),
-        None => chat_body(options),
+        None => chat_body(options, conversation),
     };
     let path = match (options.api, options.embed) {
         (Api::Ollama, None) => "/api/chat",
@@ -17,11 +23,13 @@ pub fn bytes(options: &Options) -> Vec<u8> {
         (Api::OpenAi, None) => "/v1/chat/completions",
         (Api::OpenAi, Some(_)) => "/v1/embeddings",
     };
+    let key = options.key.as_ref().map(|key| format!("Authorization: Bearer {key}\r\n"));
     let head = format!(
-        "POST {}{path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n\
+        "POST {}{path} HTTP/1.1\r\nHost: {}\r\n{}Content-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n",
         options.prefix,
         options.host,
+        key.unwrap_or_default(),
         body.len()
     );
     let mut bytes = head.into_bytes();
@@ -34,13 +42,17 @@ fn embed_body(options: &Options, inputs: u32) -> String {
     format!("{{\"model\":{},\"input\":[{}]}}", model(options), inputs.join(","))
 }
 
-fn chat_body(options: &Options) -> String {
+fn chat_body(options: &Options, conversation: u32) -> String {
     let image = options.image_bytes.map(image);
+    let prompt = match conversation {
+        0 => PROMPT.to_owned(),
+        number => format!("{PROMPT} ({number})"),
+    };
     let message = match (options.api, image) {
-        (_, None) => format!("\"content\":\"{PROMPT}\""),
-        (Api::Ollama, Some(image)) => format!("\"content\":\"{PROMPT}\",\"images\":[\"{image}\"]"),
+        (_, None) => format!("\"content\":\"{prompt}\""),
+        (Api::Ollama, Some(image)) => format!("\"content\":\"{prompt}\",\"images\":[\"{image}\"]"),
         (Api::OpenAi, Some(image)) => format!(
-            "\"content\":[{{\"type\":\"text\",\"text\":\"{PROMPT}\"}},{{\"type\":\"image_url\",\
+            "\"content\":[{{\"type\":\"text\",\"text\":\"{prompt}\"}},{{\"type\":\"image_url\",\
              \"image_url\":{{\"url\":\"data:image/png;base64,{image}\"}}}}]"
         ),
     };
@@ -82,6 +94,8 @@ fn image(count: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use serde_json::Value;
 
     use super::*;
@@ -99,10 +113,15 @@ mod tests {
         }
     }
 
-    fn read(options: &Options) -> (String, Value) {
-        let (bytes, mut body) = (bytes(options), Body::default());
-        let used = Parser::new(Side::Request).push(&bytes, &mut body);
+    fn taken(bytes: &[u8]) -> Body {
+        let mut body = Body::default();
+        let used = Parser::new(Side::Request).push(bytes, &mut body);
         assert_eq!(used, Ok(Some(bytes.len())));
+        body
+    }
+
+    fn read(options: &Options) -> (String, Value) {
+        let body = taken(&bytes(options, 0));
         let path = body.0.split(' ').nth(1).unwrap_or("").to_owned();
         (path, serde_json::from_slice(&body.1).expect("JSON"))
     }
@@ -129,6 +148,21 @@ mod tests {
         );
         options.api = Api::Ollama;
         assert_eq!(read(&options).0, "/api/embed");
+    }
+
+    #[test]
+    fn conversations_differ_and_a_key_is_sent_where_one_is_given() {
+        let options = Options { conversations: 3, ..Options::default() };
+        let bodies: Vec<_> = all(&options).iter().map(|it| taken(it)).collect();
+        let prompts: BTreeSet<String> = bodies
+            .iter()
+            .map(|it| serde_json::from_slice::<Value>(&it.1).expect("JSON"))
+            .map(|it| it["messages"][0]["content"].to_string())
+            .collect();
+        assert_eq!(prompts.len(), 3);
+        assert!(bodies.iter().all(|it| !it.0.contains("Authorization")));
+        let options = Options { key: Some("k-1".into()), ..Options::default() };
+        assert!(taken(&all(&options)[0]).0.contains("\r\nAuthorization: Bearer k-1\r\n"));
     }
 
     #[test]

@@ -48,21 +48,25 @@ struct Run<'a> {
 
 /// Does what the options say.
 pub fn run(options: &Options) -> io::Result<Outcome> {
-    let request = request::bytes(options);
+    let requests = request::all(options);
+    let conversation = |slot| slot as usize % requests.len();
     let start = system::now();
     let mut run = Run {
         options,
         poll: Poll::new()?,
         arrivals: Arrivals::new(options, start),
-        connections: (0..options.connections).map(|_| Connection::default()).collect(),
+        connections: (0..options.connections)
+            .map(|slot| Connection::new(conversation(slot)))
+            .collect(),
         free: Vec::new(),
         timers: Timers::default(),
         shared: Shared {
-            request,
+            requests,
             expected: Expected::new(options),
             stats: Stats::default(),
             buffer: vec![0; READ_BYTES],
             from_due: options.rate.is_some(),
+            from_connect: options.from_connect,
         },
         under_way: 0,
         connect_errors: 0,
