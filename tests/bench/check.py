@@ -5,6 +5,7 @@ The last line is "N passed, N failed".
 
 import os
 import sys
+import tomllib
 import unittest
 from unittest import mock
 
@@ -13,7 +14,7 @@ import growth
 import rows
 import run
 import targets
-from figures import CEILING, NGINX, OURS, Goal, Line
+from figures import CEILING, NGINX, OURS, PLAIN, Goal, Line
 
 
 def rps(number, cpu=None):
@@ -38,7 +39,7 @@ class Numbers(unittest.TestCase):
 
     def test_a_round_without_one_of_both_gives_no_ratio(self):
         rounds = [{NGINX: rps(10)}, {OURS: rps(10)}, each(0, 5), each(10, 5)]
-        self.assertEqual(figures.ratios(rows.rps, rounds, OURS), [0.5])
+        self.assertEqual(figures.ratios(rows.rps, rounds, OURS, NGINX), [0.5])
 
     def test_a_missing_number_is_no_zero(self):
         self.assertEqual(figures.values(rows.peak, [{OURS: rps(1)}], OURS), [])
@@ -56,6 +57,34 @@ class Numbers(unittest.TestCase):
         found = figures.summary(line, rounds, [OURS])
         self.assertEqual(figures.value_text(line, found, OURS), "3")
         self.assertEqual(found["verdict"], "missed")
+
+
+    def test_what_is_beyond_the_ceiling_is_taken_within_its_round(self):
+        line = Line("first", rows.rps, Goal("ours", 60), ratio=False, beyond=True)
+        rounds = [{CEILING: rps(it), **each(it + 5, it + 60)} for it in (20, 100, 1000)]
+        # Without the ceiling there is nothing to take away.
+        rounds += [each(1, 1), {CEILING: rps(1), NGINX: rps(6)}]
+        found = figures.summary(line, rounds, [CEILING, NGINX, OURS])
+        self.assertEqual(found["values"][OURS], {"middle": 60, "low": 60, "high": 60})
+        self.assertEqual(found["values"][NGINX]["middle"], 5)
+        self.assertIsNone(found["values"][CEILING])
+        self.assertEqual((found["ratios"], found["verdict"]), ({}, "met"))
+
+    def test_the_base_may_be_our_program_with_its_defaults(self):
+        line = Line("short", rows.rps, Goal("ratio", 0.97, least=True), base=PLAIN)
+        rounds = [{PLAIN: rps(100), OURS: rps(number)} for number in (90, 98, 99)]
+        found = figures.summary(line, rounds, [PLAIN, OURS])
+        self.assertEqual(found["ratios"], {OURS: {"middle": 0.98, "low": 0.9, "high": 0.99}})
+        self.assertEqual(found["verdict"], "met")
+        cells = figures.cells(line, found, [], judging=True)
+        self.assertEqual(cells[1:5], ["-", "-", "98", "0.98 [0.90 .. 0.99] of 100"])
+
+    def test_a_token_of_cpu_has_no_ceiling(self):
+        (row,) = [row for row in rows.every() if row.name == "crowd-1000"]
+        (line,) = [line for line in row.lines if "CPU of a token" in line.title]
+        rounds = [{CEILING: {"load": {}}, OURS: {"load": {}, "cpu_us_per_token": 18.0}}]
+        found = figures.summary(line, rounds, [CEILING, OURS])
+        self.assertEqual((found["values"][CEILING], found["verdict"]), (None, "met"))
 
 
 class Goals(unittest.TestCase):
@@ -153,6 +182,40 @@ class Rows(unittest.TestCase):
         expected = "--model m --connections 1 --requests 1 --image-bytes 15000000 --ramp 1 --check"
         self.assertEqual(" ".join(image.arguments()), expected)
 
+    def test_flags_and_names_of_more_words_as_arguments(self):
+        load = rows.Load("m", 2, requests=2, from_connect=True, conversations=2, key="k")
+        expected = "--requests 2 --conversations 2 --key k --from-connect"
+        self.assertTrue(" ".join(load.arguments()).endswith(expected))
+
+    def test_a_row_is_chosen_by_its_name_or_its_beginning(self):
+        def chosen(*names):
+            return [row.name for row in run.chosen(names, quick=False)]
+
+        self.assertEqual(chosen("stream-1"), ["stream-1"])
+        self.assertEqual(chosen("crowd"), ["crowd-500", "crowd-1000", "crowd-2000"])
+        self.assertEqual(chosen("router-5"), ["router-5-short", "router-5-stream"])
+        self.assertEqual(chosen(), [row.name for row in rows.every()])
+        with self.assertRaises(targets.machine.Failure):
+            chosen("stream-")
+
+    def test_a_variant_is_measured_beside_the_defaults_only(self):
+        setting = targets.Setting("", "", None, None, {"other": ""}, False)
+        self.assertEqual(setting.targets(rows.burst(1000, False)), setting.targets())
+        for row in [*rows.router(False), *rows.behind_keys(False)]:
+            self.assertEqual(setting.targets(row), [PLAIN, OURS])
+            self.assertEqual([line.base for line in row.lines], [PLAIN])
+
+    def test_the_router_has_its_upstreams_and_the_models_of_its_loads(self):
+        row, *_ = router = rows.router(False)
+        config = tomllib.loads(row.variant.files["proxy.toml"].format(upstream=9, folder="/"))
+        urls = {upstream["base_url"] for upstream in config["upstream"]}
+        self.assertEqual(len(urls), rows.UPSTREAMS)
+        self.assertIn("http://127.0.0.1:9/u1/v1", urls)
+        models = {model["name"]: model for model in config["model"]}
+        self.assertEqual(set(models), {row.load.model for row in router})
+        self.assertEqual({it["strategy"] for it in models.values()}, {"sticky"})
+        self.assertEqual(models["short"]["use"][4], "u5/short")
+
     def test_an_answer_that_failed_is_lost(self):
         found = {"load": {"lost": 2, "errors": {"status 503": 3}}}
         self.assertEqual(rows.failed(found), 5)
@@ -173,9 +236,9 @@ class Rows(unittest.TestCase):
         self.assertEqual(growth.outward(20, 21), (10, 50))
 
     def test_tokens_are_counted_without_the_ramp(self):
-        alone = {"streams": 1, "tokens": 300, "seconds": 6.0}
+        alone = {"connections": 1, "tokens": 300, "seconds": 6.0}
         self.assertEqual(growth.tokens_per_second(alone), 50)
-        two = {"streams": 2, "tokens": 600, "seconds": 6.0 + growth.RAMP / 2}
+        two = {"connections": 2, "tokens": 600, "seconds": 6.0 + rows.RAMP / 2}
         self.assertEqual(growth.tokens_per_second(two), 100)
 
     def test_one_that_fails_is_told_and_the_others_are_measured(self):

@@ -9,13 +9,14 @@ import statistics
 from collections.abc import Callable
 
 CEILING, NGINX, OURS = "ceiling", "nginx", "ours"
+PLAIN = "plain"  # Our program with its defaults, where `ours` is another setup of it.
 FIXED = (CEILING, NGINX, OURS)
 HEAD = ["what", *FIXED, "ours / nginx", "goal", "", "CPU nginx, ours"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
-    """A bound for the ratio of ours to nginx, or for our own value."""
+    """A bound for the ratio of ours to the line's base, or for our own value."""
 
     of: str  # "ratio" or "ours"
     bound: float
@@ -49,6 +50,8 @@ class Line:
     digits: int = 0
     cpu: bool = False  # Whether CPU time per request says something here.
     ratio: bool = True
+    base: str = NGINX  # What ratios are taken to.
+    beyond: bool = False  # What counts is how much more it is than the ceiling's of the same round.
 
 
 @dataclasses.dataclass
@@ -75,12 +78,19 @@ def picked(pick, measurement):
         return None
 
 
-def values(pick, rounds, target):
-    found = [picked(pick, each[target]) for each in rounds if target in each]
-    return [number for number in found if number is not None]
+def values(pick, rounds, target, beyond=None):
+    """Of each round that has one; with `beyond`, less that target's value of the same round."""
+    found = []
+    for each in rounds:
+        number, less = picked(pick, each.get(target)), 0
+        if beyond:
+            less = picked(pick, each.get(beyond))
+        if number is not None and less is not None:
+            found.append(number - less)
+    return found
 
 
-def ratios(pick, rounds, target, base=NGINX):
+def ratios(pick, rounds, target, base):
     """Target to base, of each round that has both."""
     found = []
     for each in rounds:
@@ -97,13 +107,16 @@ def cpu_per_request(measurement):
 def summary(line, rounds, targets):
     """All figures of a table row, as JSON."""
     found = {"title": line.title, "goal": str(line.goal) if line.goal else None, "values": {}}
+    beyond = CEILING if line.beyond else None
     for target in targets:
-        number = spread(values(line.pick, rounds, target))
+        number = None
+        if target != beyond:
+            number = spread(values(line.pick, rounds, target, beyond))
         found["values"][target] = number and dataclasses.asdict(number)
     found["ratios"] = {}
     for target in targets:
-        if line.ratio and target not in (CEILING, NGINX):
-            number = spread(ratios(line.pick, rounds, target))
+        if line.ratio and target not in (CEILING, NGINX, line.base):
+            number = spread(ratios(line.pick, rounds, target, line.base))
             found["ratios"][target] = number and dataclasses.asdict(number)
     found["cpu"] = {}
     if line.cpu:
@@ -148,10 +161,11 @@ def ratio_text(value):
 
 def cells(line, found, others, judging):
     row = [line.title, *(value_text(line, found, target) for target in FIXED)]
-    row.append(ratio_text(found["ratios"].get(OURS)))
+    text = ratio_text(found["ratios"].get(OURS))
+    row.append(text if line.base == NGINX else f"{text} of {value_text(line, found, line.base)}")
     row.append(found["goal"] or "")
     row.append((found["verdict"] or "") if judging else "")
-    cpu = [found["cpu"].get(target) for target in (NGINX, OURS)]
+    cpu = [found["cpu"].get(target) for target in (line.base, OURS)]
     row.append(", ".join(number_text(each, 0) for each in cpu) + " us" if any(cpu) else "")
     for other in others:
         value, ratio = value_text(line, found, other), found["ratios"].get(other)

@@ -16,7 +16,6 @@ from figures import NGINX, OURS
 LEVELS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 1500, 2000)
 QUICK_LEVELS = (1, 10, 100)
 RATE = 50  # Tokens a second of each stream.
-RAMP = 1.0  # Seconds in which the streams begin.
 COLOURS = {NGINX: "#8a6d3b", OURS: "#1f5fa8"}
 GREY = "#888888"
 APART = 0.06  # The least distance of two names, as a share of the height.
@@ -25,7 +24,7 @@ BYTES = 150_000  # The picture is part of the repository.
 
 def level(setting, target, streams):
     """What the panels show, of fresh programs."""
-    load = rows.paced(streams, 3, RAMP)
+    load = rows.paced(streams, 3, rows.RAMP)
     row = rows.Row(f"{streams} streams", "load", [], load)
     found = targets.measure(setting, target, row)
     return {"streams": streams, "peak_mib": found["peak_mib"], **found["load"]}
@@ -42,10 +41,7 @@ def measured(setting):
 
 
 def tokens_per_second(point):
-    """As many as while all streams run: every connection is busy for the same time, but the last
-    one begins later than the first by the ramp (without the last step of it)."""
-    later = RAMP * (point["streams"] - 1) / point["streams"]
-    return point["tokens"] / (point["seconds"] - later)
+    return rows.tokens_per_second(rows.RAMP)({"load": point})
 
 
 def outward(low, high):

@@ -244,15 +244,23 @@ def settings(upstream_port, folder, listen="127.0.0.1:0"):
 
 
 class Ours(Program):
-    """The program under test, with its defaults unless `options` says otherwise."""
+    """The program under test, with its defaults unless `options` and `files` say otherwise: see
+    Variant in rows.py."""
 
-    def __init__(self, binary, upstream_port, options):
+    def __init__(self, binary, upstream_port, options, files=None):
         super().__init__()
-        self.binary, self.upstream_port, self.options = binary, upstream_port, options
+        self.binary, self.upstream_port = binary, upstream_port
+        self.options, self.files = options, files or {}
 
     def start(self):
+        places = {"folder": self.folder, "upstream": self.upstream_port}
+        for name, text in self.files.items():
+            Path(self.folder, name).write_text(text.format(**places))
+        env = settings(self.upstream_port, self.folder)
+        env |= {name: value.format(**places) for name, value in self.options.items()}
+        if "PROXY_CONFIG" in env:
+            del env["OPENAI_API_BASE_URL"]  # The file names the upstreams.
         with open(os.path.join(self.folder, "log"), "wb") as log:
-            env = {**settings(self.upstream_port, self.folder), **self.options}
             self.run([self.binary], env, stdout=log, stderr=log)
         self.port = self.wait_for(self.listening, os.path.basename(self.binary))
 

@@ -7,15 +7,21 @@ nobody profits from what was measured before.
 import contextlib
 import os
 import statistics
+import threading
 import time
+import urllib.error
 import urllib.parse
+import urllib.request
 
 import machine
-from figures import CEILING, NGINX, OURS
+from figures import CEILING, NGINX, OURS, PLAIN
 
+WATCHED = ("/status.json", "/metrics")  # What is asked for where a row is watched,
+PAUSE = 1.0  # as often: an open status page asks every two seconds, Prometheus less often.
 STARTS = 20  # How often the program is started in a round of the row `start`.
 QUIET = 2.0  # Seconds without a request after which the row `idle` reads the memory.
 KINDS = {}
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def kind(name):
@@ -38,24 +44,50 @@ class Setting:
         self.upstream, self.against, self.quick = upstream, against, quick
         self.problems = []
 
-    def targets(self):
+    def targets(self, row=None):
+        """Of a row, or of all rows without a variant."""
+        if row and row.variant:
+            return [PLAIN, OURS]
         return [CEILING, NGINX, OURS, *self.against]
 
     def api(self, target):
         return "openai" if target in (CEILING, NGINX) else "ollama"
 
     @contextlib.contextmanager
-    def running(self, target, options):
+    def running(self, target, options, variant=None):
         """A fresh program, as its URL and a function that gives its processes."""
         if target == CEILING:
             yield f"http://127.0.0.1:{self.upstream.port}", self.upstream.pids
         elif target in self.against:
             yield self.against[target], list
         else:
-            port = self.upstream.port
-            nginx = target == NGINX
-            with machine.Nginx(port) if nginx else machine.Ours(self.binary, port, options) as it:
+            with self.program(target, options, variant) as it:
                 yield f"http://127.0.0.1:{it.port}", it.pids
+
+    def program(self, target, options, variant):
+        port = self.upstream.port
+        if target == NGINX:
+            return machine.Nginx(port)
+        if target == OURS and variant:
+            return machine.Ours(self.binary, port, {**options, **variant.options}, variant.files)
+        return machine.Ours(self.binary, port, options)
+
+    @contextlib.contextmanager
+    def watching(self, target, row, url):
+        """Meanwhile somebody looks at status and metrics, as the variant says."""
+        if target != OURS or not row.variant or not row.variant.watched:
+            yield
+            return
+        done, wrong = threading.Event(), []
+        watcher = threading.Thread(target=watch, args=(url, row.load.key, done, wrong))
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+        if wrong:
+            self.problems.append((target, f"{row.name}, {target}: {wrong[0]}"))
 
     def send(self, target, row, load, url):
         """The load; what was wrong or lost is noted."""
@@ -70,6 +102,21 @@ class Setting:
         return found
 
 
+def watch(url, key, done, wrong):
+    """Asks for all that is watched until it is done; what failed is noted."""
+    while True:
+        for path in WATCHED:
+            headers = {"Authorization": f"Bearer {key}"}
+            request = urllib.request.Request(url + path, headers=headers)
+            try:
+                with OPENER.open(request, timeout=machine.PATIENCE) as answer:
+                    answer.read()
+            except (OSError, urllib.error.URLError) as error:
+                wrong.append(f"{path}: {error}")
+        if done.wait(PAUSE):
+            return
+
+
 def measure(setting, target, row):
     """None where the row does not name the target."""
     return KINDS[row.kind](setting, target, row)
@@ -77,15 +124,17 @@ def measure(setting, target, row):
 
 @kind("load")
 def measure_load(setting, target, row):
-    with setting.running(target, row.load.options()) as (url, pids):
+    with setting.running(target, row.load.options(), row.variant) as (url, pids):
         if row.warm_up:
             setting.send(target, row, row.warm_up, url)
         before = machine.cpu_us(pids())
-        found = {"load": setting.send(target, row, row.load, url)}
+        with setting.watching(target, row, url):
+            found = {"load": setting.send(target, row, row.load, url)}
         if pids():
             spent = machine.cpu_us(pids()) - before
             found["cpu_us_per_request"] = spent / max(1, found["load"]["requests"])
-        if target in (NGINX, OURS):
+        if pids() and target != CEILING:
+            found["cpu_us_per_token"] = spent / max(1, found["load"]["tokens"])
             found["peak_mib"] = machine.memory(pids(), "VmHWM")
         return found
 

@@ -60,7 +60,7 @@ pub struct Connection {
     phase: Phase,
     /// A socket was connected once.
     connected: bool,
-    /// Which of the requests it sends.
+    /// Which of the requests it sends; the next one after each answer.
     conversation: usize,
     parser: Parser,
     answer: Answer,
@@ -87,7 +87,7 @@ impl Default for Connection {
 }
 
 impl Connection {
-    /// One that sends the request of this conversation.
+    /// One that begins with the request of this conversation.
     pub fn new(conversation: usize) -> Self {
         Self { conversation, ..Self::default() }
     }
@@ -226,10 +226,12 @@ impl Connection {
         if let Err(kind) = self.answer.verdict(&shared.expected) {
             return self.fail(kind, shared);
         }
+        let whole = self.unwritten(shared) == 0;
+        self.conversation = (self.conversation + 1) % shared.requests.len();
         shared.stats.requests += 1;
         shared.stats.total.record(now.saturating_sub(self.begun));
         self.phase = Phase::Idle;
-        if ending || self.parser.close() || self.unwritten(shared) > 0 {
+        if ending || self.parser.close() || !whole {
             self.socket = None;
         }
         Progress::Right

@@ -49,7 +49,7 @@ pub struct Options {
     pub check: bool,
     /// The key of each request.
     pub key: Option<String>,
-    /// How many different prompts there are; connections take turns.
+    /// How many different prompts there are; each connection sends one after the other.
     pub conversations: u32,
     /// Times count from the opening of the connection, where a request needs one.
     pub from_connect: bool,
