@@ -5,6 +5,7 @@ The last line is "N passed, N failed".
 
 import os
 import sys
+import tempfile
 import tomllib
 import unittest
 from unittest import mock
@@ -240,6 +241,20 @@ class Rows(unittest.TestCase):
         self.assertEqual(growth.tokens_per_second(alone), 50)
         two = {"connections": 2, "tokens": 600, "seconds": 6.0 + rows.RAMP / 2}
         self.assertEqual(growth.tokens_per_second(two), 100)
+
+    def test_an_earlier_plot_has_our_curve(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "plot.json")
+            for text in ("", "[]", '{"rows": {}}', '{"levels": {}}'):
+                with open(path, "w") as file:
+                    file.write(text)
+                with self.assertRaisesRegex(targets.machine.Failure, "no measurement of a plot"):
+                    growth.earlier(path)
+            with open(path, "w") as file:
+                file.write('{"levels": {"nginx": [], "ours": [{"streams": 1}]}}')
+            self.assertEqual(growth.earlier(path), [{"streams": 1}])
+            with self.assertRaises(targets.machine.Failure):
+                growth.earlier(os.path.join(folder, "none.json"))
 
     def test_one_that_fails_is_told_and_the_others_are_measured(self):
         def measure(setting, target, row):

@@ -16,7 +16,8 @@ from figures import NGINX, OURS
 LEVELS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 1500, 2000)
 QUICK_LEVELS = (1, 10, 100)
 RATE = 50  # Tokens a second of each stream.
-COLOURS = {NGINX: "#8a6d3b", OURS: "#1f5fa8"}
+BEFORE = "before"  # Our program in an earlier measurement.
+COLOURS = {NGINX: "#8a6d3b", OURS: "#1f5fa8", BEFORE: "#8fbce6"}
 GREY = "#888888"
 APART = 0.06  # The least distance of two names, as a share of the height.
 BYTES = 150_000  # The picture is part of the repository.
@@ -94,6 +95,16 @@ def styled(axis, ticker):
     axis.tick_params(labelsize=8)
 
 
+def earlier(path):
+    """Our curve of an earlier measurement, which `--json` of a plot has kept."""
+    try:
+        with open(path) as file:
+            return json.load(file)["levels"][OURS]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise machine.Failure(f"{path} is no measurement of a plot ({reason})") from None
+
+
 def drawing(found, facts):
     import matplotlib
 
@@ -131,13 +142,14 @@ def told(target, point):
     )
 
 
-def drawn(setting, path, facts, json_path):
+def drawn(setting, path, facts, json_path, before_path):
     """Measures, draws, and gives the exit status."""
+    before = {BEFORE: earlier(before_path)} if before_path else {}
     found = measured(setting)
     if json_path:
         with open(json_path, "w") as file:
             json.dump({"machine": facts, "levels": found}, file, indent=1)
-    figure = drawing(found, facts)
+    figure = drawing({**before, **found}, facts)  # The earlier curve below the others.
     figure.savefig(path, dpi=90, metadata={"Software": None})
     size = os.path.getsize(path)
     print(f"{path}: {size} bytes")

@@ -38,6 +38,7 @@ def options():
     parser.add_argument("--judge", action="store_true")
     parser.add_argument("--json")
     parser.add_argument("--plot")
+    parser.add_argument("--before")
     parser.add_argument("--against", action="append", default=[])
     parser.add_argument("--upstream-port", type=int, default=0)
     return parser.parse_args()
@@ -138,6 +139,8 @@ def everything(asked):
         return 0
     if asked.quick:
         asked.rounds = 1
+    if asked.before and not asked.plot:
+        raise machine.Failure("--before needs --plot")
     if asked.rounds < 1:
         raise machine.Failure("--rounds must be 1 or more")
     for name in ("programs", "binary", "static_binary"):
@@ -156,7 +159,7 @@ def everything(asked):
         if asked.plot:
             import growth
 
-            return growth.drawn(setting, asked.plot, facts, asked.json)
+            return growth.drawn(setting, asked.plot, facts, asked.json, asked.before)
         found = measured(setting, wanted, asked.rounds)
     lines, summaries = summarised(wanted, found, setting)
     reported(lines, summaries, list(against), asked, facts)
