@@ -58,6 +58,7 @@ mod decompress;
 mod embed;
 mod failover;
 mod fill_in;
+mod gather;
 mod health;
 mod info;
 mod keepalive;
@@ -91,10 +92,12 @@ pub use self::route_table::{Handler, ROUTES, asks_models, handle, is_passed_on};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Map, Value};
 
+use self::gather::Gatherer;
 use self::keepalive::SilenceTimer;
 use self::response_store::ResponseStore;
 use self::stack_trim::StackTrimmer;
@@ -158,6 +161,8 @@ pub struct App {
     started_at: SystemTime,
     /// The client keys that have names, and what they have used.
     pub keys: KeyBook,
+    /// When streams pause because the machine is full.
+    gatherer: Gatherer,
     /// The options in force; replaced by a reload.
     configuration: RwLock<Vec<(&'static str, String)>>,
 }
@@ -245,6 +250,7 @@ impl App {
             responses,
             logged_types: FirstTimes::default(),
             started_at,
+            gatherer: Gatherer::new(),
             keys: KeyBook::default(),
         }
     }
@@ -352,6 +358,18 @@ impl Drop for ModelUse<'_> {
 }
 
 impl Context<'_> {
+    /// To be called between a write of a stream and its next wait, `elapsed` after the request arrived.
+    fn before_wait(&mut self, elapsed: Duration) {
+        self.stack.before_wait(elapsed);
+        if self.stack.is_long_stream() {
+            let open_streams = || self.app.router.open_streams();
+            let pause = self.app.gatherer.pause(self.received_at + elapsed, open_streams);
+            if !pause.is_zero() {
+                thread::sleep(pause);
+            }
+        }
+    }
+
     /// A timer of silences that begins with the head of the upstream's response.
     fn silence_timer(&self, interval: Option<Duration>) -> SilenceTimer {
         SilenceTimer::new(self.received_at, self.trace.time_to_head(self.received_at), interval)

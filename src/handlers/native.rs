@@ -330,7 +330,7 @@ fn relay_stream(
             note_counts(context.trace, &tail);
             return Ok(());
         }
-        context.stack.before_wait(context.received_at.elapsed());
+        context.before_wait(context.received_at.elapsed());
     }
 }
 

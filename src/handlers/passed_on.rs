@@ -162,7 +162,7 @@ fn relay_pieces(
         if let Some(interval) = interval {
             timer.restart(elapsed, interval);
         }
-        context.stack.before_wait(elapsed);
+        context.before_wait(elapsed);
     }
 }
 

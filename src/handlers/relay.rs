@@ -188,7 +188,7 @@ fn pump<E: Encoder>(
             true => events.hold_collected()?,
             false => events.hold(state.call_bytes())?,
         }
-        out.context.stack.before_wait(elapsed);
+        out.context.before_wait(elapsed);
         if !wait_for_events(events, state, out.wake_at(elapsed))? {
             return Ok(());
         }

@@ -30,6 +30,11 @@ impl StackTrimmer {
         }
     }
 
+    /// Whether the first tokens were passed on some time ago.
+    pub(super) fn is_long_stream(&self) -> bool {
+        self.is_long_stream
+    }
+
     /// To be called when a request has ended: after a long stream, the worker may rest for long, too.
     pub fn after_request(&self) {
         if self.is_long_stream {

@@ -93,5 +93,6 @@ pub mod limits;
 pub(crate) mod listen_address;
 pub mod memory_budget;
 pub mod memory_pressure;
+pub mod processor_load;
 pub mod sys;
 pub mod worker_pool;

@@ -4,7 +4,9 @@
 //! so that they are mostly close together. Closed files can leave a gap between them; so once a second
 //! a scan covers all numbers up to the last open one (`fd_range`), and also whenever a connection with
 //! a request is not found, and during shutdown. Scanning needs nothing of `/proc`, which an empty
-//! root lacks.
+//! root lacks. As long as no connection was accepted since the last search, a scan looks at the known
+//! connections only, with one of the two descriptors that tiny_http has of each: of 2,000 streams, the
+//! search took a tenth of this process's time.
 //!
 //! When nothing has happened for half a second the guard rests (`rest`): it looks at the known
 //! connections only, once a second or when one is due, until something happens. It rests only where
@@ -59,6 +61,8 @@ pub(super) struct Scanner {
     tracked: HashMap<SocketAddr, TrackedConnection>,
     highest_fd: RawFd,
     last_full_scan: Option<Instant>,
+    /// Connections that had been accepted before the last search.
+    searched_accepted: u64,
     /// When something last happened.
     last_active: Instant,
     /// Number of the current scan.
@@ -84,6 +88,7 @@ impl Scanner {
             tracked: HashMap::new(),
             highest_fd: 0,
             last_full_scan: None,
+            searched_accepted: 0,
             last_active: Instant::now(),
             round: 0,
             report: ScanReport::default(),
@@ -101,7 +106,7 @@ impl Scanner {
         while !stopping.load(Ordering::SeqCst) {
             let events = self.event_counts(arrivals);
             let now = Instant::now();
-            let cost = self.timed_scan(&mut dup_fd, now);
+            let cost = self.timed_scan(&mut dup_fd, events.0, now);
             if !is_quiet(&self.report, self.limits.max_connections) {
                 self.last_active = now;
             }
@@ -166,11 +171,24 @@ impl Scanner {
         all
     }
 
-    fn timed_scan(&mut self, dup_fd: &mut DupFd, now: Instant) -> Duration {
+    /// Searches for connections, unless all are known: `accepted` were accepted until now.
+    fn timed_scan(&mut self, dup_fd: &mut DupFd, accepted: u64, now: Instant) -> Duration {
         let before = clock_gettime(ClockId::ThreadCPUTime);
-        self.scan(dup_fd, now);
+        if !self.finds_all_known(dup_fd, accepted, now) {
+            self.searched_accepted = accepted;
+            self.scan(dup_fd, now);
+        }
         let cost = clock_gettime(ClockId::ThreadCPUTime) - before;
         cost.try_into().unwrap_or_default()
+    }
+
+    /// Looks at the known connections where these are all, as far as was announced; `false` if a search is
+    /// needed.
+    fn finds_all_known(&mut self, dup_fd: &mut DupFd, accepted: u64, now: Instant) -> bool {
+        accepted > 0
+            && accepted == self.searched_accepted
+            && !self.needs_full_scan(now)
+            && self.scan_known(dup_fd, now)
     }
 
     /// Looks at the known connections, and every ten seconds at all descriptors.
@@ -215,6 +233,9 @@ impl Scanner {
             }
             _ => false,
         });
+        if all {
+            self.shed_idle(dup_fd);
+        }
         self.end_round(dup_fd);
         all
     }
@@ -508,6 +529,42 @@ mod tests {
         assert!(bench.is_tracked(&peer));
         drop(accepted);
         assert!(!bench.scanner.scan_known(&mut bench.dup_fd, start));
+    }
+
+    #[test]
+    fn a_search_needs_a_new_connection_or_one_that_is_gone() {
+        let (mut bench, registry, listener) = bench();
+        let (_client, accepted, _) = behind_a_gap(&listener);
+        let start = Instant::now();
+        let knows_all = |bench: &mut Bench, accepted, millis| {
+            let now = start + Duration::from_millis(millis);
+            bench.scanner.finds_all_known(&mut bench.dup_fd, accepted, now)
+        };
+        assert!(!knows_all(&mut bench, 1, 0), "nothing was searched");
+        bench.scanner.timed_scan(&mut bench.dup_fd, 1, start);
+        assert!(!knows_all(&mut bench, 0, 1), "nothing is announced here");
+        assert!(knows_all(&mut bench, 1, 1));
+        assert!(!knows_all(&mut bench, 2, 2), "one more was accepted");
+        assert!(!knows_all(&mut bench, 1, 1000), "there is a search once a second");
+        assert!(knows_all(&mut bench, 1, 999));
+        drop(accepted);
+        assert!(!knows_all(&mut bench, 1, 3), "one is gone");
+        bench.scanner.timed_scan(&mut bench.dup_fd, 1, start);
+        assert!(knows_all(&mut bench, 1, 4));
+        registry.mark_stopping();
+        assert!(!knows_all(&mut bench, 1, 5));
+    }
+
+    #[test]
+    fn idle_ones_above_the_limit_are_closed_without_a_search() {
+        let (mut bench, _registry, listener) = bench();
+        let (mut client, _accepted, _) = behind_a_gap(&listener);
+        let now = Instant::now();
+        bench.scan(now + FULL_SCAN_INTERVAL);
+        bench.scanner.limits.max_connections = 0;
+        assert!(bench.scanner.scan_known(&mut bench.dup_fd, now));
+        assert_eq!(bench.counters().cuts(CutReason::TooMany), 1);
+        assert_eq!(std::io::Read::read(&mut client, &mut [0]).expect("an end"), 0);
     }
 
     /// Lets the guard rest until something ends that; returns the scans of the rest.

@@ -79,6 +79,11 @@ impl Router {
         &self.upstreams
     }
 
+    /// Streams of all upstreams that are open.
+    pub fn open_streams(&self) -> u64 {
+        self.upstreams.iter().map(|upstream| upstream.client.metrics.open_streams.get()).sum()
+    }
+
     /// Whether some upstream is to get the key that a client sends.
     pub fn passes_client_keys(&self) -> bool {
         self.upstreams.iter().any(|upstream| upstream.settings.server.pass_client_key)
