@@ -3,6 +3,7 @@
 The last line is "N passed, N failed".
 """
 
+import json
 import os
 import sys
 import tempfile
@@ -11,6 +12,7 @@ import unittest
 from unittest import mock
 
 import figures
+import gateway
 import growth
 import rows
 import run
@@ -154,6 +156,14 @@ class Table(unittest.TestCase):
         head, _, line = self.lines(rounds, ["other"])
         self.assertEqual((head[-1], line[-1]), ("other (to nginx)", "25 (0.25)"))
 
+    def test_another_proxy_tells_its_cpu_and_its_failures(self):
+        rounds = [each(100, 90, other=rps(25, 1500)) for _ in range(3)]
+        rounds[1]["other"]["failed"] = ["2 x status_500"]
+        (*_, line) = self.lines(rounds, ["other"])
+        self.assertEqual(line[-1], "25 (0.25), 1,500 us; 1 of 3 failed")
+        (*_, line) = self.lines([each(1000, 900, other=rps(8))], ["other"])
+        self.assertEqual(line[-1], "8 (0.008)")
+
     def test_all_lines_are_equally_wide(self):
         found = figures.summary(LEAST, ROUNDS, [NGINX, OURS])
         text = figures.table([LEAST, LEAST], [found, found])
@@ -267,8 +277,34 @@ class Rows(unittest.TestCase):
 
         with mock.patch.dict(targets.KINDS, size=measure):
             found = run.one_round(Setting, rows.size(), [CEILING, NGINX, OURS])
-        self.assertEqual(list(found), [CEILING, OURS])
+        self.assertEqual(list(found), [CEILING, NGINX, OURS])
         self.assertEqual(Setting.problems, [(NGINX, "size, nginx: it broke")])
+        self.assertEqual(found[NGINX], {"failed": ["size, nginx: it broke"]})
+        (line, *_) = rows.size().lines
+        summary = figures.summary(line, [found], [NGINX, OURS])
+        self.assertEqual(summary["failed"], {NGINX: "1 of 1 failed"})
+        self.assertEqual(figures.other_text(line, summary, NGINX), "-; 1 of 1 failed")
+
+    def test_litellm_is_measured_where_it_can_do_it(self):
+        setting = targets.Setting("", "", None, None, {"other": ""}, False, "/env")
+        everybody = [CEILING, NGINX, OURS, "other", gateway.NAME]
+        found = {row.name: setting.targets(row) for row in rows.every()}
+        self.assertEqual(found["short-16"], everybody)
+        self.assertEqual(found["embed-1"], everybody[:-1])
+        measured = {name for name, names in found.items() if gateway.NAME in names}
+        self.assertEqual(measured, set(rows.GATEWAYS))
+        self.assertEqual(setting.api(gateway.NAME), "openai")
+        self.assertTrue(setting.has_processes(gateway.NAME))
+        self.assertFalse(setting.has_processes("other"))
+        self.assertEqual(targets.others(["litellm", "http://127.0.0.1:9,x"]), {"x": mock.ANY})
+
+    def test_litellm_gets_the_models_of_its_rows(self):
+        config = json.loads(gateway.config(rows.models(), 9))
+        names = {model["model_name"] for model in config["model_list"]}
+        self.assertEqual(names, {"short", "stream-256", "paced-50-100"})
+        bases = {model["litellm_params"]["api_base"] for model in config["model_list"]}
+        self.assertEqual(bases, {"http://127.0.0.1:9/v1"})
+        self.assertIs(config["litellm_settings"]["telemetry"], False)
 
     def test_another_proxy_is_on_this_machine(self):
         found = targets.others(["http://127.0.0.1:9/,peer", "http://localhost:8"])

@@ -123,6 +123,11 @@ def summary(line, rounds, targets):
         for target in targets:
             number = spread(values(cpu_per_request, rounds, target))
             found["cpu"][target] = number and number.middle
+    found["failed"] = {}
+    for target in targets:
+        count = sum("failed" in each.get(target, ()) for each in rounds)
+        if count:
+            found["failed"][target] = f"{count} of {len(rounds)} failed"
     found["verdict"] = verdict(line.goal, found)
     return found
 
@@ -167,10 +172,24 @@ def cells(line, found, others, judging):
     row.append((found["verdict"] or "") if judging else "")
     cpu = [found["cpu"].get(target) for target in (line.base, OURS)]
     row.append(", ".join(number_text(each, 0) for each in cpu) + " us" if any(cpu) else "")
-    for other in others:
-        value, ratio = value_text(line, found, other), found["ratios"].get(other)
-        row.append(f"{value} ({ratio['middle']:.2f})" if ratio else value)
-    return row
+    return row + [other_text(line, found, other) for other in others]
+
+
+def other_text(line, found, other):
+    """Another proxy's value, ratio to nginx, CPU, and how often it failed."""
+    text, ratio, cpu = (
+        value_text(line, found, other),
+        found["ratios"].get(other),
+        found["cpu"].get(other),
+    )
+    if ratio:
+        middle = ratio["middle"]
+        text += f" ({middle:.2f})" if middle >= 0.1 else f" ({middle:.2g})"
+    if cpu:
+        text += f", {cpu:,.0f} us"
+    if other in found["failed"]:
+        text += f"; {found['failed'][other]}"
+    return text
 
 
 def table(lines, summaries, others=(), judging=True):

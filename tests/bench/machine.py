@@ -117,8 +117,8 @@ class Program:
     def pids(self):
         return [self.process.pid, *self.helpers]
 
-    def wait_for(self, condition, what):
-        limit = time.monotonic() + PATIENCE
+    def wait_for(self, condition, what, seconds=PATIENCE):
+        limit = time.monotonic() + seconds
         while time.monotonic() < limit:
             if self.process.poll() is not None:
                 break
@@ -297,8 +297,8 @@ def first_answer_ms(binary, upstream_port):
     raise Failure("the program gave no answer after its start")
 
 
-def load(program, url, api, load, seconds=90):
-    """Runs bench-load and gives what it printed; bounded in time."""
+def load(program, url, api, load, seconds=150):
+    """Runs bench-load and gives what it printed; bounded in time, if bench-load is not itself."""
     command = [program, "--url", url, "--api", api, *load.arguments()]
     process = subprocess.Popen(
         command,

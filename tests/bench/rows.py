@@ -68,7 +68,8 @@ class Variant:
 @dataclasses.dataclass(frozen=True)
 class Row:
     """`kind` selects the measurement: see targets.py. With a variant, our program set up in that
-    way is measured against our program with its defaults, and nobody else."""
+    way is measured against our program with its defaults, and nobody else. LiteLLM is measured in
+    rows for `gateways` only, which have what it may be able to do."""
 
     name: str
     kind: str
@@ -76,6 +77,7 @@ class Row:
     load: Load | None = None
     warm_up: Load | None = None
     variant: Variant | None = None
+    gateways: bool = False
 
 
 def rps(measurement):
@@ -301,8 +303,21 @@ def size():
     return Row("size", "size", lines, Load("short", requests=1))
 
 
+GATEWAYS = ("short-1", "short-16", "stream-1", "stream-16", "first-token", "crowd-500", "idle")
+
+
 def every(quick=False):
     """All rows, in the order of the table."""
+    found = ordered(quick)
+    return [dataclasses.replace(row, gateways=row.name in GATEWAYS) for row in found]
+
+
+def models():
+    """Those of the loads of the rows for gateways."""
+    return sorted({row.load.model for row in every() + every(quick=True) if row.gateways})
+
+
+def ordered(quick):
     crowds = [crowd(500, 40, quick)]
     if not quick:
         crowds += [crowd(1000, 48, quick), pressure(2000, 75_000)]

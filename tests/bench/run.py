@@ -9,6 +9,7 @@ import sys
 import traceback
 
 import figures
+import gateway
 import machine
 import rows
 import targets
@@ -40,6 +41,7 @@ def options():
     parser.add_argument("--plot")
     parser.add_argument("--before")
     parser.add_argument("--against", action="append", default=[])
+    parser.add_argument("--litellm", help="the virtual environment of --against litellm")
     parser.add_argument("--upstream-port", type=int, default=0)
     return parser.parse_args()
 
@@ -76,11 +78,14 @@ def one_round(setting, row, order):
     """The measured rows; a row that fails does not stop the others."""
     found = {}
     for target in order:
+        before = len(setting.problems)
         try:
             one = targets.measure(setting, target, row)
         except machine.Failure as failure:
             setting.problems.append((target, f"{row.name}, {target}: {failure}"))
-            continue
+            one = None
+        if wrong := [problem for _, problem in setting.problems[before:]]:
+            one = {**(one or {}), "failed": wrong}
         if one is not None:
             found[target] = one
     return found
@@ -101,7 +106,8 @@ def summarised(wanted, found, setting):
 def machine_text(facts):
     return (
         f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} GiB; "
-        f"Linux {facts['kernel']}, nginx {facts['nginx']}, {facts['rustc']}; "
+        f"Linux {facts['kernel']}, nginx {facts['nginx']}, {facts['rustc']}"
+        f"{', LiteLLM ' + facts['litellm'] if facts.get('litellm') else ''}; "
         f"commit {facts['commit']}, {facts['binary']} binary of {facts['binary_bytes']:,} bytes."
     )
 
@@ -131,42 +137,54 @@ def ended(setting, summaries, asked):
     return 1 if serious or (asked.judge and "missed" in verdicts) else 0
 
 
-def everything(asked):
-    wanted = chosen(asked.row, asked.quick)
-    if asked.list:
-        for row in wanted:
-            print(f"{row.name:18} {'; '.join(line.title for line in row.lines)}")
-        return 0
+def checked(asked):
+    """Refuses what makes no sense, and completes the rest."""
     if asked.quick:
         asked.rounds = 1
     if asked.before and not asked.plot:
         raise machine.Failure("--before needs --plot")
     if asked.rounds < 1:
         raise machine.Failure("--rounds must be 1 or more")
+    if gateway.NAME in asked.against and not asked.litellm:
+        raise machine.Failure("--against litellm needs --litellm, which scripts/bench gives")
     for name in ("programs", "binary", "static_binary"):
         if getattr(asked, name):
             setattr(asked, name, os.path.abspath(getattr(asked, name)))
+
+
+def keep(asked, facts, summaries, found):
+    if asked.json:
+        kept = {"machine": facts, "rounds": asked.rounds, "lines": summaries, "rows": found}
+        with open(asked.json, "w") as file:
+            json.dump(kept, file, indent=1)
+
+
+def everything(asked):
+    wanted = chosen(asked.row, asked.quick)
+    if asked.list:
+        for row in wanted:
+            print(f"{row.name:18} {'; '.join(line.title for line in row.lines)}")
+        return 0
+    checked(asked)
     machine.raise_nofile()
     facts = machine.describe(ROOT, asked.binary, asked.kind)
+    facts["litellm"] = gateway.version(asked.litellm) if asked.litellm else None
     against = targets.others(asked.against)
     upstream = machine.Upstream(
         os.path.join(asked.programs, "bench-upstream"), asked.upstream_port
     )
     with upstream:
-        setting = targets.Setting(
-            asked.programs, asked.binary, asked.static_binary, upstream, against, asked.quick
-        )
+        binaries = (asked.programs, asked.binary, asked.static_binary)
+        setting = targets.Setting(*binaries, upstream, against, asked.quick, asked.litellm)
         if asked.plot:
             import growth
 
             return growth.drawn(setting, asked.plot, facts, asked.json, asked.before)
         found = measured(setting, wanted, asked.rounds)
     lines, summaries = summarised(wanted, found, setting)
-    reported(lines, summaries, list(against), asked, facts)
-    if asked.json:
-        kept = {"machine": facts, "rounds": asked.rounds, "lines": summaries, "rows": found}
-        with open(asked.json, "w") as file:
-            json.dump(kept, file, indent=1)
+    others = [*against, gateway.NAME] if asked.litellm else list(against)
+    reported(lines, summaries, others, asked, facts)
+    keep(asked, facts, summaries, found)
     return ended(setting, summaries, asked)
 
 

@@ -5,6 +5,7 @@ nobody profits from what was measured before.
 """
 
 import contextlib
+import dataclasses
 import os
 import statistics
 import threading
@@ -13,7 +14,9 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+import gateway
 import machine
+import rows
 from figures import CEILING, NGINX, OURS, PLAIN
 
 WATCHED = ("/status.json", "/metrics")  # What is asked for where a row is watched,
@@ -35,23 +38,32 @@ def kind(name):
 
 
 class Setting:
-    """What a run is about: the binaries, the upstream, the other proxies, and what went wrong."""
+    """What a run is about: the binaries, the upstream, the other proxies, and what went wrong.
+    `litellm` is the virtual environment of LiteLLM, if it is to be measured."""
 
-    def __init__(self, programs, binary, static_binary, upstream, against, quick):
+    def __init__(self, programs, binary, static_binary, upstream, against, quick, litellm=None):
         self.upstream_program = os.path.join(programs, "bench-upstream")
         self.load_program = os.path.join(programs, "bench-load")
         self.binary, self.static_binary = binary, static_binary
         self.upstream, self.against, self.quick = upstream, against, quick
+        self.litellm = litellm
         self.problems = []
 
     def targets(self, row=None):
         """Of a row, or of all rows without a variant."""
         if row and row.variant:
             return [PLAIN, OURS]
-        return [CEILING, NGINX, OURS, *self.against]
+        found = [CEILING, NGINX, OURS, *self.against]
+        if self.litellm and (row is None or row.gateways):
+            found.append(gateway.NAME)
+        return found
 
     def api(self, target):
-        return "openai" if target in (CEILING, NGINX) else "ollama"
+        return "openai" if target in (CEILING, NGINX, gateway.NAME) else "ollama"
+
+    def has_processes(self, target):
+        """Whether it is a proxy that is started here, so that its memory can be told."""
+        return target != CEILING and target not in self.against
 
     @contextlib.contextmanager
     def running(self, target, options, variant=None):
@@ -68,6 +80,8 @@ class Setting:
         port = self.upstream.port
         if target == NGINX:
             return machine.Nginx(port)
+        if target == gateway.NAME:
+            return gateway.LiteLlm(self.litellm, rows.models(), port)
         if target == OURS and variant:
             return machine.Ours(self.binary, port, {**options, **variant.options}, variant.files)
         return machine.Ours(self.binary, port, options)
@@ -91,6 +105,8 @@ class Setting:
 
     def send(self, target, row, load, url):
         """The load; what was wrong or lost is noted."""
+        if target == gateway.NAME:
+            load = dataclasses.replace(load, key=gateway.KEY)
         found = machine.load(self.load_program, url, self.api(target), load)
         wrong = [f"{count} x {error}" for error, count in found["errors"].items() if count]
         if found["lost"]:
@@ -133,7 +149,7 @@ def measure_load(setting, target, row):
         if pids():
             spent = machine.cpu_us(pids()) - before
             found["cpu_us_per_request"] = spent / max(1, found["load"]["requests"])
-        if pids() and target != CEILING:
+        if setting.has_processes(target):
             found["cpu_us_per_token"] = spent / max(1, found["load"]["tokens"])
             found["peak_mib"] = machine.memory(pids(), "VmHWM")
         return found
@@ -142,7 +158,7 @@ def measure_load(setting, target, row):
 @kind("idle")
 def measure_idle(setting, target, row):
     """After a while in which nothing was asked, and then after one request."""
-    if target not in (NGINX, OURS):
+    if not setting.has_processes(target):
         return None
     with setting.running(target, {}) as (url, pids):
         time.sleep(QUIET)
@@ -187,9 +203,11 @@ def measure_size(setting, target, row):
 
 
 def others(arguments):
-    """`URL[,NAME]` of each other proxy, as names with URLs."""
+    """`URL[,NAME]` of each other proxy, as names with URLs; `litellm` is started here."""
     found = {}
     for argument in arguments:
+        if argument == gateway.NAME:
+            continue
         url, _, name = argument.partition(",")
         parts = urllib.parse.urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
