@@ -61,7 +61,6 @@ class Numbers(unittest.TestCase):
         self.assertEqual(figures.value_text(line, found, OURS), "3")
         self.assertEqual(found["verdict"], "missed")
 
-
     def test_what_is_beyond_the_ceiling_is_taken_within_its_round(self):
         line = Line("first", rows.rps, Goal("ours", 60), ratio=False, beyond=True)
         rounds = [{CEILING: rps(it), **each(it + 5, it + 60)} for it in (20, 100, 1000)]

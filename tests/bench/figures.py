@@ -51,7 +51,7 @@ class Line:
     cpu: bool = False  # Whether CPU time per request says something here.
     ratio: bool = True
     base: str = NGINX  # What ratios are taken to.
-    beyond: bool = False  # What counts is how much more it is than the ceiling's of the same round.
+    beyond: bool = False  # Whether the ceiling's of the same round is taken away.
 
 
 @dataclasses.dataclass
@@ -177,15 +177,11 @@ def cells(line, found, others, judging):
 
 def other_text(line, found, other):
     """Another proxy's value, ratio to nginx, CPU, and how often it failed."""
-    text, ratio, cpu = (
-        value_text(line, found, other),
-        found["ratios"].get(other),
-        found["cpu"].get(other),
-    )
-    if ratio:
+    text = value_text(line, found, other)
+    if ratio := found["ratios"].get(other):
         middle = ratio["middle"]
         text += f" ({middle:.2f})" if middle >= 0.1 else f" ({middle:.2g})"
-    if cpu:
+    if cpu := found["cpu"].get(other):
         text += f", {cpu:,.0f} us"
     if other in found["failed"]:
         text += f"; {found['failed'][other]}"
