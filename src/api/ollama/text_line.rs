@@ -23,12 +23,12 @@ fn append_line(
     (before, text, behind): (&str, &str, &str),
 ) {
     out.extend_from_slice(b"{\"model\":");
-    ndjson::append(out, &model);
+    ndjson::append_text(out, model);
     out.extend_from_slice(b",\"created_at\":\"");
     // A timestamp of the proxy needs no escape.
     out.extend_from_slice(created_at.as_bytes());
     out.extend_from_slice(before.as_bytes());
-    ndjson::append(out, &text);
+    ndjson::append_text(out, text);
     out.extend_from_slice(behind.as_bytes());
 }
 

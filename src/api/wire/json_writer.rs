@@ -50,13 +50,13 @@ impl JsonWriter {
     /// A text in a list.
     pub fn item(&mut self, text: &str) {
         self.separate();
-        ndjson::append(&mut self.out, &text);
+        ndjson::append_text(&mut self.out, text);
     }
 
     /// A member that is a text.
     pub fn text(&mut self, name: &str, text: &str) {
         self.name(name);
-        ndjson::append(&mut self.out, &text);
+        ndjson::append_text(&mut self.out, text);
     }
 
     /// A member that is a text, or `null` if it is empty.
