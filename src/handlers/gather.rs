@@ -38,11 +38,20 @@ const ALL_OF_OWN: f64 = 0.95;
 /// tokens would gather nothing and cost a timer.
 const FIRST_PAUSE_MS: u32 = 50;
 const MIN_PAUSE_MS: u32 = 40;
-const MAX_PAUSE_MS: u32 = 100;
+const MAX_PAUSE_MS: u32 = 80;
 
 /// By how many milliseconds a pause grows and shrinks with each sample.
 const STEP_UP_MS: u32 = 10;
 const STEP_DOWN_MS: u32 = 5;
+
+/// The longest write, in bytes, behind which a stream pauses: what comes faster is gathered already, and would
+/// be slowed down.
+const MAX_WRITE_BYTES: usize = 16 * 1024;
+
+/// Whether a stream that has written so many bytes may gather more by a pause.
+pub(super) fn is_worth_a_pause(written: usize) -> bool {
+    (1..=MAX_WRITE_BYTES).contains(&written)
+}
 
 /// How long a stream pauses at the moment, for all streams of the process.
 pub(super) struct Gatherer {
@@ -171,13 +180,22 @@ mod tests {
     #[test]
     fn a_pause_has_a_bound_and_ends_when_there_is_room() {
         let mut loads = vec![FULL; 20];
-        assert_eq!(pauses(&loads).last(), Some(&100));
+        assert_eq!(pauses(&loads).last(), Some(&MAX_PAUSE_MS));
         loads.extend([BALANCE; 5]);
-        assert_eq!(pauses(&loads).last(), Some(&100), "it stays where it suffices");
-        loads.extend([ROOM; 12]);
-        assert_eq!(pauses(&loads)[25..], [95, 90, 85, 80, 75, 70, 65, 60, 55, 50, 45, 40]);
+        assert_eq!(pauses(&loads).last(), Some(&MAX_PAUSE_MS), "it stays where it suffices");
+        loads.extend([ROOM; 8]);
+        assert_eq!(pauses(&loads)[25..], [75, 70, 65, 60, 55, 50, 45, 40]);
         loads.push(ROOM);
         assert_eq!(pauses(&loads).last(), Some(&0));
+    }
+
+    #[test]
+    fn what_comes_fast_and_what_writes_nothing_is_not_slowed_down() {
+        for (written, expected) in
+            [(0, false), (1, true), (250, true), (16 * 1024, true), (16 * 1024 + 1, false)]
+        {
+            assert_eq!(is_worth_a_pause(written), expected, "{written}");
+        }
     }
 
     /// A machine that is full, and how often it was looked at.

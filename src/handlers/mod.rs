@@ -358,10 +358,11 @@ impl Drop for ModelUse<'_> {
 }
 
 impl Context<'_> {
-    /// To be called between a write of a stream and its next wait, `elapsed` after the request arrived.
-    fn before_wait(&mut self, elapsed: Duration) {
+    /// To be called between a write of a stream and its next wait, `elapsed` after the request arrived;
+    /// `written` are the bytes of tokens that were written.
+    fn before_wait(&mut self, elapsed: Duration, written: usize) {
         self.stack.before_wait(elapsed);
-        if self.stack.is_long_stream() {
+        if self.stack.is_long_stream() && gather::is_worth_a_pause(written) {
             let open_streams = || self.app.router.open_streams();
             let pause = self.app.gatherer.pause(self.received_at + elapsed, open_streams);
             if !pause.is_zero() {

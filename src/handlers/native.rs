@@ -325,12 +325,13 @@ fn relay_stream(
             keep_tail(&mut tail, &out);
             context.exchange.push_line(&out);
         }
+        let written = if has_lines { context.exchange.unsent_bytes() } else { 0 };
         context.exchange.flush()?;
         if is_end {
             note_counts(context.trace, &tail);
             return Ok(());
         }
-        context.before_wait(context.received_at.elapsed());
+        context.before_wait(context.received_at.elapsed(), written);
     }
 }
 

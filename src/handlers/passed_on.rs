@@ -158,11 +158,12 @@ fn relay_pieces(
             Piece::Silence => {}
             Piece::End => return Ok(()),
         }
+        let written = if is_event_stream { context.exchange.unsent_bytes() } else { 0 };
         context.exchange.flush()?;
         if let Some(interval) = interval {
             timer.restart(elapsed, interval);
         }
-        context.before_wait(elapsed);
+        context.before_wait(elapsed, written);
     }
 }
 

@@ -183,12 +183,13 @@ fn pump<E: Encoder>(
                 return Ok(());
             }
         }
+        let written = out.context.exchange.unsent_bytes();
         out.flush(elapsed, &now)?;
         match E::KEEPS_ANSWER {
             true => events.hold_collected()?,
             false => events.hold(state.call_bytes())?,
         }
-        out.context.before_wait(elapsed);
+        out.context.before_wait(elapsed, written);
         if !wait_for_events(events, state, out.wake_at(elapsed))? {
             return Ok(());
         }

@@ -383,6 +383,11 @@ impl Exchange {
         !self.pending.is_empty()
     }
 
+    /// Bytes that [`Exchange::flush`] would write.
+    pub fn unsent_bytes(&self) -> usize {
+        self.pending.len()
+    }
+
     /// Whether a part of a stream was sent or is about to be, so that no status can tell of an error.
     pub fn has_begun(&self) -> bool {
         matches!(self.state, State::Streaming(_)) || self.has_unsent()
