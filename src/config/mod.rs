@@ -126,6 +126,9 @@ pub struct Config {
     pub learnt_ttl: Duration,
     /// When silent streams show that they are alive; only tests change it.
     pub keepalive: handlers::KeepaliveSettings,
+    /// How long each long stream pauses behind a write; `None` for as long as the load of the machine asks for.
+    /// Only tests change it.
+    pub stream_pause: Option<Duration>,
     /// How long the upstream's model list is cached; zero disables the cache.
     pub models_ttl: Duration,
     /// How long a model is shown as loaded if the request does not say.
@@ -307,6 +310,7 @@ impl Config {
             keep_alive: self.keep_alive,
             context_length: self.context_length,
             keepalive: self.keepalive,
+            stream_pause: self.stream_pause,
             max_kept_bytes,
             max_waiting: self.max_queue,
             configuration: self.settings_in_force(&[]),
@@ -384,6 +388,7 @@ impl Default for Config {
             experiment_interval: EXPERIMENT_INTERVAL,
             learnt_ttl: LEARNT_TTL,
             keepalive: handlers::KeepaliveSettings::default(),
+            stream_pause: None,
             models_ttl: Duration::from_secs(30),
             keep_alive: KeepAlive::For(Duration::from_secs(300)),
             context_length: None,

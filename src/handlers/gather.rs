@@ -55,6 +55,8 @@ pub(super) fn is_worth_a_pause(written: usize) -> bool {
 
 /// How long a stream pauses at the moment, for all streams of the process.
 pub(super) struct Gatherer {
+    /// A pause that does not depend on the load.
+    fixed: Option<Duration>,
     /// The origin of `next_sample_ms`.
     started: Instant,
     next_sample_ms: AtomicU64,
@@ -85,12 +87,14 @@ impl Meter for LoadMeter {
 }
 
 impl Gatherer {
-    pub(super) fn new() -> Self {
-        Self::with_meter(Box::new(LoadMeter::default()))
+    /// `fixed` is a pause that does not depend on the load.
+    pub(super) fn new(fixed: Option<Duration>) -> Self {
+        Self { fixed, ..Self::with_meter(Box::new(LoadMeter::default())) }
     }
 
     fn with_meter(meter: Box<dyn Meter>) -> Self {
         Self {
+            fixed: None,
             started: Instant::now(),
             next_sample_ms: AtomicU64::new(0),
             pause_ms: AtomicU32::new(0),
@@ -101,6 +105,9 @@ impl Gatherer {
     /// How long a stream is to sleep that has written what has arrived. `open_streams` is asked for at most
     /// once in [`SAMPLE_INTERVAL_MS`].
     pub(super) fn pause(&self, now: Instant, open_streams: impl FnOnce() -> u64) -> Duration {
+        if let Some(pause) = self.fixed {
+            return pause;
+        }
         let millis = now.saturating_duration_since(self.started).as_millis() as u64;
         let due = self.next_sample_ms.load(Ordering::Relaxed);
         let next = millis + SAMPLE_INTERVAL_MS;

@@ -134,6 +134,9 @@ pub struct Settings {
     pub context_length: Option<u64>,
     /// When silent streams show that they are alive.
     pub keepalive: KeepaliveSettings,
+    /// How long each long stream pauses behind a write; `None` for as long as the load of the machine asks
+    /// for.
+    pub stream_pause: Option<Duration>,
     /// Bytes of earlier responses that may be kept.
     pub max_kept_bytes: usize,
     /// Requests that may wait for their turn at an upstream.
@@ -236,6 +239,7 @@ impl App {
         let limits = Limits::new(&settings);
         let blobs = transfer::BlobDigests::default();
         let responses = ResponseStore::new(settings.max_kept_bytes);
+        let gatherer = Gatherer::new(settings.stream_pause);
         let router = RwLock::new(Arc::new(router));
         let configuration = RwLock::new(settings.configuration.clone());
         Self {
@@ -250,7 +254,7 @@ impl App {
             responses,
             logged_types: FirstTimes::default(),
             started_at,
-            gatherer: Gatherer::new(),
+            gatherer,
             keys: KeyBook::default(),
         }
     }

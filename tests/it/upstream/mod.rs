@@ -13,6 +13,8 @@ mod cut_answers;
 mod errors;
 mod extra_body;
 mod faults;
+#[cfg(target_os = "linux")] // Where the segments of a connection can be counted.
+mod gathered;
 mod hostile;
 mod in_band;
 mod keys;
