@@ -112,14 +112,19 @@ pub(super) fn find_call<'t>(
     // What is wrong with the name is told where the request is translated.
     let name = app.parse_model_name(Some(&sent), context.trace, model_required_error).ok()?;
     let virtual_model = app.find_virtual(&name);
+    // Most requests need nothing of what follows, with as many upstreams as there may be.
+    let candidates = app.candidates(&name, virtual_model.as_deref(), context.trace);
+    if !candidates.list.iter().any(is_native) {
+        return None;
+    }
     let body = match &virtual_model {
         Some(model) => Cow::Owned(model.apply_to_native(text, route)?),
         None => Cow::Borrowed(text),
     };
     let (sent, place) = find_name(body.as_bytes(), &["model"])?;
-    let about = (name.as_str(), virtual_model);
-    let routing = Routing::new(app, about, false, || key(context), context.trace);
-    routing.candidates.list.iter().any(is_native).then(|| NativeCall {
+    let about = (candidates, virtual_model, false);
+    let routing = Routing::of_candidates(about, || key(context));
+    Some(NativeCall {
         path,
         load: read_load_options(&body),
         body,

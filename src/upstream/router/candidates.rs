@@ -175,7 +175,7 @@ impl Candidates {
             Strategy::LeastBusy => &|candidate| candidate.upstream.slots.in_flight() as u64,
             Strategy::Sticky => {
                 let key = key();
-                &move |it| !key.score(&format!("{}/{}", it.upstream.name(), it.name))
+                &move |it| !key.score_joined(&[it.upstream.name(), "/", &it.name])
             }
         };
         let mut sorted: Vec<(u64, Candidate)> = Vec::with_capacity(self.list.len());

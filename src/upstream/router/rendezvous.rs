@@ -18,10 +18,12 @@ impl ConversationKey {
         Self(hasher.finish())
     }
 
-    /// The score of a replica.
-    pub fn score(self, replica: &str) -> u64 {
+    /// The score of the replica whose name these parts make, without joining them.
+    pub fn score_joined(self, replica: &[&str]) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (self.0, replica).hash(&mut hasher);
+        self.0.hash(&mut hasher);
+        replica.iter().for_each(|part| hasher.write(part.as_bytes()));
+        hasher.write_u8(0xff);
         hasher.finish()
     }
 }
@@ -29,6 +31,12 @@ impl ConversationKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl ConversationKey {
+        fn score(self, replica: &str) -> u64 {
+            self.score_joined(&[replica])
+        }
+    }
 
     const REPLICAS: [&str; 5] = ["a", "b", "c", "lab-1", "lab-2"];
 
@@ -68,6 +76,17 @@ mod tests {
         }
         assert_eq!(key(7), key(7));
         assert_ne!(ConversationKey::new(["ab", "c"]), ConversationKey::new(["a", "bc"]));
+    }
+
+    #[test]
+    fn a_name_in_parts_is_the_same_name() {
+        for parts in [["lab", "/", "m"], ["lab/m", "", ""], ["l", "ab/", "m"]] {
+            assert_eq!(key(3).score_joined(&parts), key(3).score("lab/m"));
+        }
+        // Conversations stay at their replica when the program is replaced by this version.
+        let mut hasher = DefaultHasher::new();
+        (key(3).0, "lab/m").hash(&mut hasher);
+        assert_eq!(key(3).score("lab/m"), hasher.finish());
     }
 
     #[test]
