@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 /// The processors in the time between two samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ProcessorLoad {
-    /// The share of the machine's time in which a processor had nothing to do, from 0 to 1.
+    /// The share of the machine's time in which a processor had nothing to do, or did work of low priority,
+    /// which gives way; from 0 to 1.
     pub idle: f64,
     /// The share of its processors' time that this process used, from 0 to 1.
     pub own: f64,
@@ -88,14 +89,14 @@ impl Reading {
 }
 
 impl Ticks {
-    /// Reads the first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal, and
-    /// two that are contained in the first ones.
+    /// Reads the first line of `/proc/stat`: user, nice (work of low priority), system, idle, iowait, irq,
+    /// softirq, steal, and two that are contained in the first ones.
     fn parse(stat: &str) -> Option<Self> {
         let line = stat.lines().next()?.strip_prefix("cpu ")?;
         let ticks =
             line.split_whitespace().take(8).map(str::parse).collect::<Result<Vec<u64>, _>>();
         let ticks = ticks.ok().filter(|ticks| ticks.len() >= 5)?;
-        Some(Self { idle: ticks[3] + ticks[4], total: ticks.iter().sum() })
+        Some(Self { idle: ticks[1] + ticks[3] + ticks[4], total: ticks.iter().sum() })
     }
 }
 
@@ -109,8 +110,8 @@ mod tests {
             let expected = expected.map(|(idle, total)| Ticks { idle, total });
             assert_eq!(Ticks::parse(stat), expected, "{stat:?}");
         };
-        check("cpu  10 1 5 100 4 0 2 3 7 7\ncpu0 1 1 1 1 1 1 1 1 1 1\n", Some((104, 125)));
-        check("cpu  10 1 5 100 4\n", Some((104, 120)));
+        check("cpu  10 1 5 100 4 0 2 3 7 7\ncpu0 1 1 1 1 1 1 1 1 1 1\n", Some((105, 125)));
+        check("cpu  10 1 5 100 4\n", Some((105, 120)));
         check("cpu  10 1 5 100\n", None);
         check("cpu  10 1 x 100 4\n", None);
         check("cpu0 10 1 5 100 4\n", None);
