@@ -35,6 +35,12 @@
 //! client's. Routes that manage the operator's account or store objects there are not passed on
 //! ([`crate::api::openai::other_routes`]).
 //!
+//! # A full machine
+//!
+//! What has arrived is written at once. Only while 128 streams or more keep the processors busy without a
+//! pause, a stream that has shown its first tokens sleeps up to 80 ms behind a write, and passes on together what
+//! has arrived meanwhile: `gather`.
+//!
 //! # A real Ollama
 //!
 //! What comes in Ollama's protocol for a model of a real Ollama goes there as it is, and the response comes back
