@@ -215,7 +215,7 @@ fn read_upstream_files(server: &mut ServerSettings) -> Vec<String> {
     let tls = &server.tls;
     if tls.ca_file.is_some() || tls.client_cert_file.is_some() || tls.client_key_file.is_some() {
         let faults = check_tls_files(tls).into_iter();
-        let name = |setting: &str| format!("UPSTREAM_{}", setting.to_uppercase());
+        let name = |setting: &str| format!("UPSTREAM_{}", setting.to_ascii_uppercase());
         problems.extend(faults.map(|(setting, why)| format!("{}: {why}", name(setting))));
     }
     problems

@@ -44,7 +44,10 @@ impl TlsConnector {
         }
         let made = make_config(&self.settings).map_err(|faults| {
             let (setting, reason) = faults.into_iter().next().unwrap_or_default();
-            connect_failure(format!("{setting} (UPSTREAM_{}): {reason}", setting.to_uppercase()))
+            connect_failure(format!(
+                "{setting} (UPSTREAM_{}): {reason}",
+                setting.to_ascii_uppercase()
+            ))
         })?;
         Ok(self.config.get_or_init(|| made).0.clone())
     }
