@@ -38,7 +38,7 @@
 //! # A full machine
 //!
 //! What has arrived is written at once. Only while 128 streams or more keep the processors busy without a
-//! pause, a stream that has shown its first tokens sleeps up to 80 ms behind a write, and passes on together what
+//! pause, a stream that has shown its first tokens sleeps up to 100 ms behind a write, and passes on together what
 //! has arrived meanwhile: `gather`.
 //!
 //! # A real Ollama
