@@ -2,7 +2,7 @@
 //!
 //! A token that travels alone wakes a thread and costs a receive and a send. Once the processors are
 //! never idle because of that, each token comes late, and throughput falls with each further stream: at
-//! 2,000 streams of 50 tokens/s to less than half. A long stream then sleeps for a moment after each write, so
+//! 2,000 streams of 50 tokens/s to half. A long stream then sleeps for a moment after each write, so
 //! that the next receive brings what has arrived meanwhile: a token that is late anyway travels with the
 //! next one. The slower a stream, the less it is affected: a token that arrives after the pause does not wait.
 //!
