@@ -46,19 +46,7 @@ impl Routing {
         key: impl FnOnce() -> ConversationKey,
         trace: &Trace,
     ) -> Self {
-        let candidates = app.candidates(name, virtual_model.as_deref(), trace);
-        Self::of_candidates((candidates, virtual_model, needs_profile), key)
-    }
-
-    /// The same for candidates in any order.
-    pub(super) fn of_candidates(
-        (mut candidates, virtual_model, needs_profile): (
-            Candidates,
-            Option<Arc<VirtualModel>>,
-            bool,
-        ),
-        key: impl FnOnce() -> ConversationKey,
-    ) -> Self {
+        let mut candidates = app.candidates(name, virtual_model.as_deref(), trace);
         candidates.sort(key);
         Self { candidates, virtual_model, needs_profile }
     }

@@ -70,39 +70,27 @@ pub(super) struct Gatherer {
 
 /// What decides on the pause.
 struct Control {
-    meter: Box<dyn Meter>,
+    sample: Sampler,
     pause: Pause,
 }
 
-/// Where the load comes from.
-trait Meter: Send {
-    fn sample(&mut self) -> Option<ProcessorLoad>;
-    fn reset(&mut self);
-}
-
-impl Meter for LoadMeter {
-    fn sample(&mut self) -> Option<ProcessorLoad> {
-        LoadMeter::sample(self)
-    }
-
-    fn reset(&mut self) {
-        LoadMeter::reset(self);
-    }
-}
+/// Where the load comes from: that since the last call, if it is known.
+type Sampler = Box<dyn FnMut() -> Option<ProcessorLoad> + Send>;
 
 impl Gatherer {
     /// `fixed` is a pause that does not depend on the load.
     pub(super) fn new(fixed: Option<Duration>) -> Self {
-        Self { fixed, ..Self::with_meter(Box::new(LoadMeter::default())) }
+        let mut meter = LoadMeter::default();
+        Self { fixed, ..Self::with_sampler(Box::new(move || meter.sample())) }
     }
 
-    fn with_meter(meter: Box<dyn Meter>) -> Self {
+    fn with_sampler(sample: Sampler) -> Self {
         Self {
             fixed: None,
             started: Instant::now(),
             next_sample_ms: AtomicU64::new(0),
             pause_ms: AtomicU32::new(0),
-            control: Mutex::new(Control { meter, pause: Pause::default() }),
+            control: Mutex::new(Control { sample, pause: Pause::default() }),
         }
     }
 
@@ -124,12 +112,11 @@ impl Gatherer {
 
     fn update(&self, open_streams: u64) {
         let mut control = lock(&self.control);
-        let Control { meter, pause } = &mut *control;
+        let Control { sample, pause } = &mut *control;
         if open_streams < MIN_STREAMS {
-            meter.reset();
             *pause = Pause::default();
         } else {
-            pause.update(meter.sample());
+            pause.update(sample());
         }
         self.pause_ms.store(pause.millis, Ordering::Relaxed);
     }
@@ -166,6 +153,8 @@ impl Pause {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     const FULL: Option<ProcessorLoad> = Some(ProcessorLoad { idle: 0.0, own: 0.5 });
@@ -218,23 +207,15 @@ mod tests {
         }
     }
 
-    /// A machine that is full, and how often it was looked at.
-    #[derive(Clone, Default)]
-    struct FullMachine(std::sync::Arc<AtomicU32>);
-
-    impl Meter for FullMachine {
-        fn sample(&mut self) -> Option<ProcessorLoad> {
-            self.0.fetch_add(1, Ordering::Relaxed);
-            FULL
-        }
-
-        fn reset(&mut self) {}
-    }
-
     #[test]
     fn the_load_is_sampled_now_and_then_and_for_many_streams_only() {
-        let machine = FullMachine::default();
-        let gatherer = Gatherer::with_meter(Box::new(machine.clone()));
+        // A machine that is full, and how often it was looked at.
+        let samples = Arc::new(AtomicU32::new(0));
+        let counted = samples.clone();
+        let gatherer = Gatherer::with_sampler(Box::new(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            FULL
+        }));
         let pause = |millis, streams| {
             let now = gatherer.started + Duration::from_millis(millis);
             gatherer.pause(now, || streams).as_millis()
@@ -242,13 +223,13 @@ mod tests {
         for millis in 0..10_000 {
             assert_eq!(pause(millis, MIN_STREAMS - 1), 0);
         }
-        assert_eq!(machine.0.load(Ordering::Relaxed), 0);
+        assert_eq!(samples.load(Ordering::Relaxed), 0);
         for (sample, expected) in [0, 0, 0, 0, 60].into_iter().enumerate() {
             let millis = 10_000 + 100 * sample as u64;
             assert_eq!(pause(millis, MIN_STREAMS), expected, "{millis}");
             assert_eq!(pause(millis + 99, MIN_STREAMS), expected, "{millis}");
         }
-        assert_eq!(machine.0.load(Ordering::Relaxed), 5);
+        assert_eq!(samples.load(Ordering::Relaxed), 5);
         // The streams have ended, but for some.
         assert_eq!((pause(10_499, 1), pause(10_500, 1)), (60, 0));
     }

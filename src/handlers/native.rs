@@ -113,7 +113,7 @@ pub(super) fn find_call<'t>(
     let name = app.parse_model_name(Some(&sent), context.trace, model_required_error).ok()?;
     let virtual_model = app.find_virtual(&name);
     // Most requests need nothing of what follows, with as many upstreams as there may be.
-    let candidates = app.candidates(&name, virtual_model.as_deref(), context.trace);
+    let mut candidates = app.candidates(&name, virtual_model.as_deref(), context.trace);
     if !candidates.list.iter().any(is_native) {
         return None;
     }
@@ -122,15 +122,14 @@ pub(super) fn find_call<'t>(
         None => Cow::Borrowed(text),
     };
     let (sent, place) = find_name(body.as_bytes(), &["model"])?;
-    let about = (candidates, virtual_model, false);
-    let routing = Routing::of_candidates(about, || key(context));
+    candidates.sort(|| key(context));
     Some(NativeCall {
         path,
         load: read_load_options(&body),
         body,
         sent,
         place,
-        routing,
+        routing: Routing { candidates, virtual_model, needs_profile: false },
         headers: native_headers(context),
     })
 }

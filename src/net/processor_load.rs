@@ -7,6 +7,9 @@
 
 use std::time::{Duration, Instant};
 
+/// The age from which the last sample is too old to compare with: nothing was sampled meanwhile.
+const MAX_AGE: Duration = Duration::from_secs(1);
+
 /// The processors in the time between two samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ProcessorLoad {
@@ -39,17 +42,12 @@ pub struct LoadMeter {
 }
 
 impl LoadMeter {
-    /// The load since the last sample; `None` for the first one, and where nothing is known. Costs some
-    /// microseconds.
+    /// The load since the last sample; `None` for the first one of a second, and where nothing is known. Costs
+    /// some microseconds.
     pub fn sample(&mut self) -> Option<ProcessorLoad> {
         let now = Reading::now();
         let last = std::mem::replace(&mut self.last, now)?;
         now?.since(&last)
-    }
-
-    /// Lets the next sample be a first one.
-    pub fn reset(&mut self) {
-        self.last = None;
     }
 }
 
@@ -79,7 +77,11 @@ impl Reading {
         let total = self.ticks.total.checked_sub(before.ticks.total).filter(|total| *total > 0)?;
         let idle = self.ticks.idle.saturating_sub(before.ticks.idle);
         let processors = std::thread::available_parallelism().ok()?.get();
-        let time = self.at.saturating_duration_since(before.at).mul_f64(processors as f64);
+        let passed = self.at.saturating_duration_since(before.at);
+        if passed > MAX_AGE {
+            return None;
+        }
+        let time = passed.mul_f64(processors as f64);
         let own = self.own.saturating_sub(before.own);
         Some(ProcessorLoad {
             idle: idle as f64 / total as f64,
@@ -134,13 +136,15 @@ mod tests {
         assert!((load.own - 0.25).abs() < 1e-9, "{load:?}");
         assert_eq!(before.since(&after), None, "a counter went back");
         assert_eq!(before.since(&before), None, "no tick has passed");
+        assert!(reading(1000, 57, 110, 600).since(&before).is_some());
+        assert_eq!(reading(1001, 57, 110, 600).since(&before), None, "it is too old");
     }
 
     #[cfg(target_os = "linux")]
     #[test]
     fn the_first_sample_has_nothing_to_compare_with() {
-        let mut meter = LoadMeter::default();
         for _ in 0..2 {
+            let mut meter = LoadMeter::default();
             assert_eq!(meter.sample(), None);
             let load = loop {
                 if let Some(load) = meter.sample() {
@@ -148,7 +152,6 @@ mod tests {
                 }
             };
             assert!((0.0..=1.0).contains(&load.idle) && load.own >= 0.0, "{load:?}");
-            meter.reset();
         }
     }
 }

@@ -173,13 +173,12 @@ impl Scanner {
 
     /// Searches for connections, unless all are known: `accepted` were accepted until now.
     fn timed_scan(&mut self, dup_fd: &mut DupFd, accepted: u64, now: Instant) -> Duration {
-        let before = clock_gettime(ClockId::ThreadCPUTime);
-        if !self.finds_all_known(dup_fd, accepted, now) {
-            self.searched_accepted = accepted;
-            self.scan(dup_fd, now);
-        }
-        let cost = clock_gettime(ClockId::ThreadCPUTime) - before;
-        cost.try_into().unwrap_or_default()
+        cpu_time(|| {
+            if !self.finds_all_known(dup_fd, accepted, now) {
+                self.searched_accepted = accepted;
+                self.scan(dup_fd, now);
+            }
+        })
     }
 
     /// Looks at the known connections where these are all, as far as was announced; `false` if a search is
@@ -193,14 +192,13 @@ impl Scanner {
 
     /// Looks at the known connections, and every ten seconds at all descriptors.
     fn timed_scan_known(&mut self, dup_fd: &mut DupFd) -> Duration {
-        let before = clock_gettime(ClockId::ThreadCPUTime);
-        let now = Instant::now();
-        let is_full = self.is_full_scan_due(now, RESTING_FULL_SCAN_INTERVAL);
-        if is_full || !self.scan_known(dup_fd, now) {
-            self.scan(dup_fd, now);
-        }
-        let cost = clock_gettime(ClockId::ThreadCPUTime) - before;
-        cost.try_into().unwrap_or_default()
+        cpu_time(|| {
+            let now = Instant::now();
+            let is_full = self.is_full_scan_due(now, RESTING_FULL_SCAN_INTERVAL);
+            if is_full || !self.scan_known(dup_fd, now) {
+                self.scan(dup_fd, now);
+            }
+        })
     }
 
     fn scan(&mut self, dup_fd: &mut DupFd, now: Instant) {
@@ -430,6 +428,14 @@ impl Scanner {
             log::warn!("connections closed:{words}; {} open", self.tracked.len());
         }
     }
+}
+
+/// The CPU time that this thread needs for something.
+fn cpu_time(work: impl FnOnce()) -> Duration {
+    let before = clock_gettime(ClockId::ThreadCPUTime);
+    work();
+    let cost = clock_gettime(ClockId::ThreadCPUTime) - before;
+    cost.try_into().unwrap_or_default()
 }
 
 #[cfg(test)]
